@@ -1,0 +1,1 @@
+//! Sends tasks, receives outcomes.

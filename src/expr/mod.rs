@@ -1,0 +1,19 @@
+//! Templates and conditions: parse them, find what they refer to, type them, evaluate them.
+//!
+//! Nothing here does I/O, and every evaluation ends: sizes, nesting and work are bounded.
+
+mod names;
+mod problem;
+mod reference;
+mod types;
+mod cel;
+mod template;
+mod value;
+
+pub use cel::Expression;
+pub use names::{Fields, Found, Names};
+pub use problem::{EvaluationError, Problem};
+pub use reference::{Reference, Segment};
+pub use template::Template;
+pub use types::{Type, TypeNames, type_of_schema};
+pub use value::ValueTemplate;

@@ -1,0 +1,4 @@
+//! The step graph over petgraph: order, critical path, pictures.
+
+mod dag;
+pub use dag::{Edge, EdgeSource, StepGraph};

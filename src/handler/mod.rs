@@ -1,0 +1,1 @@
+//! Does one task; one file per action.

@@ -1,0 +1,1 @@
+//! Events to text, JSON lines, a summary.

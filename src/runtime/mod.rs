@@ -1,0 +1,1 @@
+//! The loop: journal, apply, perform.

@@ -1,0 +1,1 @@
+//! `admit`, `apply`, `resume` over State, Event, Effect.
