@@ -67,6 +67,13 @@ pub fn admit(state: &State, input: Input, now: Timestamp) -> Result<Event, Rejec
         }
         Input::Decide { unit, decision, by, comment } => decide(state, unit, decision, by, comment),
         Input::Settle { unit, settlement, by } => settle(state, unit, settlement, by),
+        Input::Idle => {
+            if state.idle {
+                Err(Rejection::Same)
+            } else {
+                Ok(Event::Idle)
+            }
+        }
         Input::Recover => Ok(Event::Recovered),
     }
 }

@@ -31,6 +31,7 @@ pub fn apply(state: &mut State, stamped: &Stamped) -> Vec<Effect> {
         Event::Unpaused { .. } => state.paused = false,
         Event::Decided { unit, decision, by, comment } => state.on_decided(unit, *decision, by, comment.as_deref()),
         Event::Settled { unit, settlement, by } => state.on_settled(unit, *settlement, by),
+        Event::Idle => state.idle = true,
         Event::Recovered => state.on_recovered(),
     }
     state.settle_todo();
@@ -52,6 +53,7 @@ impl State {
             started_at: at,
             now: at,
             paused: false,
+            idle: false,
             stopping: None,
             stopping_now: false,
             verdict: None,
@@ -108,7 +110,7 @@ impl State {
 
     /// Gives slots to what is ready, best first.
     fn hand_out(&mut self) {
-        while !self.paused && self.verdict.is_none() && self.running < self.max_parallel && self.blocking == 0 {
+        while !self.holds_back() && self.running < self.max_parallel && self.blocking == 0 {
             let Some(key) = self.next_affordable() else { break };
             self.ready.remove(&key);
             self.dispatch(key.unit, true);
@@ -116,6 +118,11 @@ impl State {
                 break;
             }
         }
+    }
+
+    /// True while nothing may be handed out.
+    pub(super) fn holds_back(&self) -> bool {
+        self.paused || self.idle || self.verdict.is_some()
     }
 
     fn next_affordable(&mut self) -> Option<ReadyKey> {
@@ -219,6 +226,7 @@ impl State {
 
     /// A new process has the run: whatever was handed out before is gone with the old one.
     fn on_recovered(&mut self) {
+        self.idle = false;
         for key in self.handed_out() {
             let never = self.retry_of(key).is_some_and(|retry| retry.never);
             let unit = self.unit_mut(key);

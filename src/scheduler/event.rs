@@ -71,6 +71,8 @@ pub enum Event {
         settlement: Settlement,
         by: String,
     },
+    /// No process drives the run: what follows is only noted, and nothing is handed out until one recovers it.
+    Idle,
     /// A process took the run up again; whatever was running in the one before is lost.
     Recovered,
 }
@@ -104,6 +106,7 @@ impl Event {
             Self::Unpaused { by } => Input::Unpause { by },
             Self::Decided { unit, decision, by, comment } => Input::Decide { unit, decision, by, comment },
             Self::Settled { unit, settlement, by } => Input::Settle { unit, settlement, by },
+            Self::Idle => Input::Idle,
             Self::Recovered => Input::Recover,
         })
     }
@@ -188,6 +191,7 @@ pub enum Input {
     Unpause { by: String },
     Decide { unit: UnitPath, decision: Decision, by: String, comment: Option<String> },
     Settle { unit: UnitPath, settlement: Settlement, by: String },
+    Idle,
     Recover,
 }
 

@@ -17,7 +17,7 @@ mod unit;
 
 pub use admit::admit;
 pub use apply::apply;
-pub use event::{Accepted, Decision, Event, Input, Options, Rejection, ReusedStep, Settlement, Stamped};
+pub use event::{EVENT_VERSION, Accepted, Decision, Event, Input, Options, Rejection, ReusedStep, Settlement, Stamped};
 pub use prepare::{CacheUse, Prepared, PreparedWork, prepare};
 pub use state::{
     About, Body, Effect, FanState, Note, Phase, Scope, ScopeId, Stage, State, StepState, StopReason, SynthesizeState,

@@ -53,6 +53,8 @@ pub struct State {
     /// Time of the last event.
     pub now: Timestamp,
     pub paused: bool,
+    /// No process drives the run: nothing is handed out.
+    pub idle: bool,
     /// Set once the run is to end before its steps do.
     pub stopping: Option<StopReason>,
     /// A second request to cancel: `finally` and hooks are cut off too.

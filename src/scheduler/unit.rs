@@ -33,7 +33,7 @@ impl State {
             Some(Action::Run(_) | Action::Http(_) | Action::Agent(_) | Action::Synthesize(_)) => self.enqueue(key),
             Some(Action::Transform(_)) => {
                 // It needs no slot: it is computed on the spot.
-                if self.paused || self.verdict.is_some() { self.enqueue(key) } else { self.dispatch(key, false) }
+                if self.holds_back() { self.enqueue(key) } else { self.dispatch(key, false) }
             }
             Some(Action::Pipeline(_)) => self.begin_parent(key, State::open_child),
             Some(Action::Execute(_)) => self.begin_parent(key, State::open_blueprint),
