@@ -401,7 +401,7 @@ impl Loop {
             for (id, body) in commands {
                 let reply = self.obey(&run, &body);
                 if let Some(live) = self.live.get_mut(&run) {
-                    live.reply(CommandReply { id, reply: serde_json::to_vec(&reply).unwrap_or_default() });
+                    live.reply(CommandReply { id, body: serde_json::to_vec(&reply).unwrap_or_default() });
                 }
                 self.touch(&run);
             }
