@@ -2,12 +2,12 @@
 //!
 //! Nothing here does I/O, and every evaluation ends: sizes, nesting and work are bounded.
 
+mod cel;
 mod names;
 mod problem;
 mod reference;
-mod types;
-mod cel;
 mod template;
+mod types;
 mod value;
 
 pub use cel::Expression;

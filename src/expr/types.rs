@@ -18,7 +18,10 @@ pub enum Type {
     /// Any keys, one type of value.
     Map(Arc<Type>),
     /// Known keys; `open` means that there may be others, of type `Any`.
-    Object { fields: Arc<BTreeMap<String, Type>>, open: bool },
+    Object {
+        fields: Arc<BTreeMap<String, Type>>,
+        open: bool,
+    },
 }
 
 /// The types behind root names.

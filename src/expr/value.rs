@@ -13,7 +13,11 @@ pub enum ValueTemplate {
 }
 impl ValueTemplate {
     /// Fills every leaf.
-    pub fn render(&self, _names: &dyn Names) -> Result<Value, EvaluationError> { todo!() }
+    pub fn render(&self, _names: &dyn Names) -> Result<Value, EvaluationError> {
+        todo!()
+    }
     /// Calls for every template in it, in order.
-    pub fn each_template<'a>(&'a self, _visit: &mut dyn FnMut(&'a crate::diagnostic::Spanned<Template>)) { todo!() }
+    pub fn each_template<'a>(&'a self, _visit: &mut dyn FnMut(&'a crate::diagnostic::Spanned<Template>)) {
+        todo!()
+    }
 }

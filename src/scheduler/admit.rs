@@ -21,6 +21,7 @@ pub fn admit(state: &State, input: Input, now: Timestamp) -> Result<Event, Rejec
             | Input::Pause { .. }
             | Input::Unpause { .. }
             | Input::Settle { .. }
+            | Input::Idle
             | Input::Recover => Rejection::Ended(verdict.status.as_str()),
         });
     }

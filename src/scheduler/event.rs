@@ -90,7 +90,8 @@ impl Event {
             | Self::Reported { .. }
             | Self::TimePassed
             | Self::Decided { .. }
-            | Self::Settled { .. } => None,
+            | Self::Settled { .. }
+            | Self::Idle => None,
         }
     }
 

@@ -9,6 +9,7 @@ mod event;
 mod limits;
 mod names;
 mod prepare;
+mod preview;
 mod scope;
 mod state;
 mod status;
@@ -18,6 +19,7 @@ mod unit;
 pub use admit::admit;
 pub use apply::apply;
 pub use event::{EVENT_VERSION, Accepted, Decision, Event, Input, Options, Rejection, ReusedStep, Settlement, Stamped};
+pub use preview::preview;
 pub use prepare::{CacheUse, Prepared, PreparedWork, prepare};
 pub use state::{
     About, Body, Effect, FanState, Note, Phase, Scope, ScopeId, Stage, State, StepState, StopReason, SynthesizeState,

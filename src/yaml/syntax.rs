@@ -105,7 +105,8 @@ impl Scene<'_> {
         let area = self.text.get(from..end.min(from + 10_000)).or_else(|| self.text.get(from..self.offset))?;
         for (at, _) in area.match_indices("{{") {
             let before = area.get(..at)?;
-            let is_value = before.ends_with(": ") || before.ends_with("- ") || before.ends_with('[') || before.ends_with(", ");
+            let is_value =
+                before.ends_with(": ") || before.ends_with("- ") || before.ends_with('[') || before.ends_with(", ");
             let start = from + at;
             if !is_value || start > self.offset {
                 continue;
@@ -162,9 +163,11 @@ impl Scene<'_> {
                 let want = if *open == '[' { ']' } else { '}' };
                 self.error(&here, message, format!("write `{want}` here, or look for a bracket that is missing"))
             }
-            ErrorKind::MisplacedFlowCollectionEnd => {
-                self.error(&here, "nothing is open that this bracket could close", "delete it, or put the text in quotes")
-            }
+            ErrorKind::MisplacedFlowCollectionEnd => self.error(
+                &here,
+                "nothing is open that this bracket could close",
+                "delete it, or put the text in quotes",
+            ),
             ErrorKind::UnexpectedCharacter { character } => {
                 let message = format!("a value without quotes cannot begin with `{character}`");
                 self.error(&here, message, "put the value in quotes")
@@ -175,22 +178,30 @@ impl Scene<'_> {
             }
             ErrorKind::InvalidBlockScalarHeader => {
                 let message = "text cannot stand behind `|` or `>`";
-                self.error(&here, message, "begin the text on the next line, indented; or put it in quotes on this line")
+                self.error(
+                    &here,
+                    message,
+                    "begin the text on the next line, indented; or put it in quotes on this line",
+                )
             }
             ErrorKind::InvalidBlockScalarIndent => {
                 let message = "this line is indented less than the text block that it belongs to";
                 self.error(&here, message, "indent it as the first line of the block")
             }
-            ErrorKind::CommentNotSeparated => {
-                self.error(&here, "a comment needs a space before its `#`", "put a space before `#`, or quotes around the value")
-            }
+            ErrorKind::CommentNotSeparated => self.error(
+                &here,
+                "a comment needs a space before its `#`",
+                "put a space before `#`, or quotes around the value",
+            ),
             ErrorKind::UndeclaredTagHandle | ErrorKind::ExpectedTagBang | ErrorKind::InvalidTagTerminator => {
                 let message = "this tag is not known";
                 self.error(&here, message, "put the value in quotes if it is meant to begin with `!`")
             }
-            ErrorKind::InvalidIndentation | ErrorKind::ExpectedNodeContent => {
-                self.error(&here, "this is not indented as YAML needs it here", "line it up with the lines it belongs to")
-            }
+            ErrorKind::InvalidIndentation | ErrorKind::ExpectedNodeContent => self.error(
+                &here,
+                "this is not indented as YAML needs it here",
+                "line it up with the lines it belongs to",
+            ),
             other => self.error(&here, format!("this is not valid YAML: {other}"), "see https://yaml.org/spec/1.2.2/"),
         }
     }
@@ -201,7 +212,8 @@ impl Scene<'_> {
         let before = self.text.get(line..self.offset).unwrap_or_default();
         if let Some(first) = before.find(": ") {
             let value = line + first + 1;
-            let start = value + self.text.get(value..).map_or(0, |rest| rest.len() - rest.trim_start_matches(' ').len());
+            let start =
+                value + self.text.get(value..).map_or(0, |rest| rest.len() - rest.trim_start_matches(' ').len());
             let rest = self.text.get(start..self.line_end(start)).unwrap_or_default();
             let rest = without_comment(rest).trim_end();
             let place = span(self.file, start, start + rest.len());
@@ -277,8 +289,12 @@ impl Scene<'_> {
         }
         let here = self.token();
         let message = format!("`{}` cannot stand here: a `,` or `{closing}` is missing before it", here.text);
-        self.error(&here, message, "separate the items by commas, and put text with brackets, commas or colons in quotes")
-            .related(bracket.span, "it began here")
+        self.error(
+            &here,
+            message,
+            "separate the items by commas, and put text with brackets, commas or colons in quotes",
+        )
+        .related(bracket.span, "it began here")
     }
 }
 
