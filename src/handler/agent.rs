@@ -65,7 +65,8 @@ async fn by_command(
         Ok(answer) => success(&answer, status.code(), stderr),
         Err(mut failure) => {
             failure.exit_code = status.code();
-            failure.message = format!("{}; it begins `{}`", failure.message, outputs::start_of(&String::from_utf8_lossy(&stdout)));
+            failure.message =
+                format!("{}; it begins `{}`", failure.message, outputs::start_of(&String::from_utf8_lossy(&stdout)));
             failed(failure, None)
         }
     })
@@ -89,9 +90,8 @@ fn program_of(
         return Err(Failure::permanent(format!("the command of agent `{}` is empty", call.agent)));
     };
     let file = find_program(name, &folder, &env)?;
-    let deadline_ms = task
-        .deadline
-        .map(|deadline| u64::try_from(deadline.since(logs::now()).as_millis()).unwrap_or(u64::MAX).max(1));
+    let deadline_ms =
+        task.deadline.map(|deadline| u64::try_from(deadline.since(logs::now()).as_millis()).unwrap_or(u64::MAX).max(1));
     Ok(Program {
         file,
         name: name.clone(),

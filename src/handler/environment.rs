@@ -146,7 +146,8 @@ pub fn start_failure(error: &io::Error, program: &Program) -> Failure {
 }
 
 fn too_long_message(program: &Program) -> String {
-    let variables = program.env.iter().map(|(name, value)| (format!("the value of `{name}`"), name.len() + value.len() + 1));
+    let variables =
+        program.env.iter().map(|(name, value)| (format!("the value of `{name}`"), name.len() + value.len() + 1));
     let arguments = program.arguments.iter().enumerate();
     let arguments = arguments.map(|(index, argument)| (format!("argument {}", index + 1), argument.len()));
     let (what, length) = variables.chain(arguments).max_by_key(|(_, length)| *length).unwrap_or_default();

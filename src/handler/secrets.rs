@@ -79,7 +79,8 @@ impl Secrets {
             return Ok(value.clone());
         }
         // A name with other characters could lead out of the folder.
-        let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        let plain =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
         let missing = || {
             Failure::permanent(format!(
                 "secret `{name}` is not set: set {VARIABLE_PREFIX}{name} or put it into a file `{name}` of the folder \
@@ -90,7 +91,8 @@ impl Secrets {
             return Err(missing());
         };
         let path = folder.join(name);
-        let unreadable = |why: &str| Failure::permanent(format!("secret `{name}`: cannot read {}: {why}", path.display()));
+        let unreadable =
+            |why: &str| Failure::permanent(format!("secret `{name}`: cannot read {}: {why}", path.display()));
         let length = match std::fs::metadata(&path) {
             Ok(about) if about.is_file() => about.len(),
             Ok(_) => return Err(unreadable("it is no file")),
@@ -134,7 +136,11 @@ mod tests {
         for name in ["ABSENT", "../FILED", "a/b", ""] {
             let failure = secrets.fill(&secret(name)).unwrap_err();
             assert_eq!(failure.class, crate::task::ErrorClass::Permanent);
-            assert!(failure.message.contains(&format!("secret `{name}` is not set: set TOL_SECRET_{name}")), "{}", failure.message);
+            assert!(
+                failure.message.contains(&format!("secret `{name}` is not set: set TOL_SECRET_{name}")),
+                "{}",
+                failure.message
+            );
         }
         assert!(secrets.fill(&secret("ABSENT")).is_err());
     }

@@ -173,7 +173,9 @@ async fn outputs_that_are_wrong_are_permanent_failures() {
     place.check_failure(json("true"), permanent, "printed nothing").await;
     place.check_failure(json("echo '[1]'; echo a=1 > $TOL_OUTPUT"), permanent, "a list").await;
     place.check_failure(json("head -c 11000000 /dev/zero"), permanent, "more than 10 MB").await;
-    place.check_failure(place.script("echo a=1 > $TOL_OUTPUT; echo oops >> $TOL_OUTPUT"), permanent, "line 2: `oops`").await;
+    place
+        .check_failure(place.script("echo a=1 > $TOL_OUTPUT; echo oops >> $TOL_OUTPUT"), permanent, "line 2: `oops`")
+        .await;
     place.check_failure(place.script("head -c 1048577 /dev/zero > $TOL_OUTPUT"), permanent, "1 MiB").await;
     place.check_failure(place.script("rm $TOL_OUTPUT; mkfifo $TOL_OUTPUT"), permanent, "no file").await;
 }
@@ -280,7 +282,8 @@ async fn a_long_script_is_run_too() {
 #[tokio::test]
 async fn large_outputs_neither_hang_nor_fill_the_memory() {
     let place = place();
-    let script = "awk 'BEGIN { for (i = 0; i < 100000; i++) print \"forty-nine characters and one newline: 50 bytes: \" }'";
+    let script =
+        "awk 'BEGIN { for (i = 0; i < 100000; i++) print \"forty-nine characters and one newline: 50 bytes: \" }'";
     let outputs = place.outputs(place.script(&format!("{script}; {script} >&2; touch written"))).await;
     assert_eq!(outputs.get("text"), None);
     let kept = std::fs::read(outputs["stdout_file"].as_str().unwrap()).unwrap();
@@ -297,7 +300,12 @@ async fn large_outputs_neither_hang_nor_fill_the_memory() {
 async fn what_is_printed_is_logged_and_shown() {
     let (sender, mut lines) = tokio::sync::mpsc::channel(100);
     let place = place_with(&[], Some(sender));
-    place.check("echo one; sleep 0.05; echo two >&2; sleep 0.05; printf 'a '; sleep 0.05; printf bare", json!({"text": "one\na bare"})).await;
+    place
+        .check(
+            "echo one; sleep 0.05; echo two >&2; sleep 0.05; printf 'a '; sleep 0.05; printf bare",
+            json!({"text": "one\na bare"}),
+        )
+        .await;
     assert_eq!(place.log(), "Out: one\nErr: two\nOut: a bare");
     let mut shown = Vec::new();
     while let Ok(line) = lines.try_recv() {
@@ -331,7 +339,8 @@ async fn secrets_reach_the_script_and_nothing_else() {
     assert_eq!(failure.stderr.as_deref(), Some("no k:***\n"));
     let failure = place.failure(Script { json: true, ..with_key("echo $KEY") }).await;
     assert!(failure.message.contains("k:***") && !failure.message.contains("hunter2"), "{failure:?}");
-    let absent = Script { env: vec![("K".to_owned(), Text(vec![Part::Secret("NOT_SET".to_owned())]))], ..place.script("true") };
+    let absent =
+        Script { env: vec![("K".to_owned(), Text(vec![Part::Secret("NOT_SET".to_owned())]))], ..place.script("true") };
     place.check_failure(absent, ErrorClass::Permanent, "secret `NOT_SET` is not set: set TOL_SECRET_NOT_SET").await;
 }
 
@@ -343,7 +352,8 @@ async fn a_step_ends_with_its_process() {
     assert!(began.elapsed() < Duration::from_secs(5));
     let child = place.pid("child.pid");
     assert!(is_running(child), "what a script leaves in the background lives on");
-    rustix::process::kill_process(rustix::process::Pid::from_raw(child).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(child).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
 }
 
 /// Starts a script, waits for its file `ready`, and gives what is needed to stop it.
@@ -385,7 +395,8 @@ async fn a_script_may_clean_up_and_one_that_will_not_end_is_killed() {
     assert!(place.log().contains("cleaned up"));
 
     let place = self::place();
-    let (handle, work) = started(&place, "trap '' TERM; echo $$ > main.pid; touch ready; while :; do sleep 0.01; done").await;
+    let (handle, work) =
+        started(&place, "trap '' TERM; echo $$ > main.pid; touch ready; while :; do sleep 0.01; done").await;
     handle.stop(Stop::Graceful);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(is_running(place.pid("main.pid")), "it has five seconds to end by itself");
@@ -407,7 +418,8 @@ async fn a_stop_before_the_start_starts_nothing() {
 #[tokio::test]
 async fn a_dropped_future_ends_the_group_and_leaves_no_zombie() {
     let place = place();
-    let (_handle, work) = started(&place, "sleep 50 & echo $! > child.pid; echo $$ > main.pid; touch ready; sleep 50").await;
+    let (_handle, work) =
+        started(&place, "sleep 50 & echo $! > child.pid; echo $$ > main.pid; touch ready; sleep 50").await;
     let (main, child) = (place.pid("main.pid"), place.pid("child.pid"));
     work.abort();
     eventually("the group is gone", || !is_running(main) && !is_running(child)).await;
