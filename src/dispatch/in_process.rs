@@ -119,3 +119,109 @@ fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
         "a worker stopped without words"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+    use crate::task::{Command, ErrorClass, Script, Work};
+
+    /// Does what the name of a unit says.
+    struct Player;
+
+    impl Perform for Player {
+        fn perform(&self, task: Task, mut stop: StopSignal) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+            assert_ne!(task.unit.as_str(), "panics_at_once");
+            Box::pin(async move {
+                match task.unit.as_str() {
+                    "succeeds" => Outcome::success(task.token.0.into()),
+                    "panics" => panic!("the floor gave way"),
+                    _ => match stop.wait(Stop::Graceful).await {
+                        Stop::Graceful => Outcome::Stopped,
+                        Stop::Now => Outcome::success("now".into()),
+                    },
+                }
+            })
+        }
+    }
+
+    fn task(unit: &str, token: u64) -> Task {
+        let script = Script {
+            command: Command::Argv(Vec::new()),
+            env: Vec::new(),
+            inherit_env: Vec::new(),
+            dir: String::new(),
+            json: false,
+            permanent_exit_codes: Vec::new(),
+            max_output: 0,
+        };
+        Task {
+            run: RunId::new("r"),
+            pipeline: Arc::from("p"),
+            unit: UnitPath::new(unit),
+            attempt: 1,
+            token: LeaseToken(token),
+            idempotency_key: String::new(),
+            deadline: None,
+            work: Work::Run(script),
+        }
+    }
+
+    fn start() -> (InProcess, UnboundedReceiver<Report>) {
+        let (sender, receiver) = unbounded_channel();
+        (InProcess::new(Handle::current(), Arc::new(Player), sender), receiver)
+    }
+
+    async fn next(reports: &mut UnboundedReceiver<Report>) -> (String, u64, Outcome) {
+        let report = tokio::time::timeout(Duration::from_secs(5), reports.recv()).await.unwrap().unwrap();
+        (report.unit.to_string(), report.token.0, report.outcome)
+    }
+
+    #[tokio::test]
+    async fn every_task_is_reported_once() {
+        let (dispatch, mut reports) = start();
+        dispatch.dispatch(task("succeeds", 1));
+        assert_eq!(next(&mut reports).await, ("succeeds".to_owned(), 1, Outcome::success(1.into())));
+        for unit in ["panics", "panics_at_once"] {
+            dispatch.dispatch(task(unit, 2));
+            let (name, token, outcome) = next(&mut reports).await;
+            let Outcome::Failed { failure, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!((name.as_str(), token, failure.class), (unit, 2, ErrorClass::Permanent));
+            assert!(failure.message.starts_with("internal error: "), "{failure:?}");
+        }
+        assert_eq!(dispatch.running_count(), 0);
+        assert!(reports.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stop_reaches_its_own_hand_out_only() {
+        let (dispatch, mut reports) = start();
+        for token in 1..=3 {
+            dispatch.dispatch(task("waits", token));
+        }
+        let (run, unit) = (RunId::new("r"), UnitPath::new("waits"));
+        dispatch.stop(&run, &unit, LeaseToken(9), Stop::Now);
+        dispatch.stop(&RunId::new("other"), &unit, LeaseToken(1), Stop::Now);
+        dispatch.stop(&run, &unit, LeaseToken(2), Stop::Graceful);
+        assert_eq!(next(&mut reports).await, ("waits".to_owned(), 2, Outcome::Stopped));
+        assert_eq!(dispatch.running_count(), 2);
+        dispatch.stop_all(Stop::Now);
+        for _ in 0..2 {
+            assert_eq!(next(&mut reports).await.2, Outcome::success("now".into()));
+        }
+        assert!(reports.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_runtime_that_ends_reports_what_it_drops() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, mut reports) = unbounded_channel();
+        let dispatch = InProcess::new(runtime.handle().clone(), Arc::new(Player), sender);
+        dispatch.dispatch(task("waits", 1));
+        drop(runtime);
+        assert_eq!(reports.try_recv().unwrap().outcome, Outcome::Stopped);
+    }
+}

@@ -135,3 +135,6 @@ impl Sink for Record {
         ControlFlow::Continue(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ use crate::time::Timestamp;
 const ATTEMPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A line longer than this is written in parts.
 const LINE_BYTES_MAX: usize = 16 * 1024;
+/// A head stands on the first line, or behind one that a crash cut short.
+const HEAD_LINES_MAX: usize = 3;
 /// The version of the files' form.
 const VERSION: u32 = 1;
 
@@ -174,8 +176,12 @@ impl Writer {
             if let Some(folder) = self.path.parent() {
                 folders::ensure_folder(folder)?;
             }
-            // Appending keeps what a crashed hand-out of the same attempt wrote.
-            self.file = Some(OpenOptions::new().create(true).append(true).open(&self.path)?);
+            // Appending keeps what a crashed hand-out of the same attempt wrote; its last line may lack an end.
+            let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            if file.metadata()?.len() > 0 {
+                bytes.push(b'\n');
+            }
+            self.file = Some(file);
             let head = Head { tol_log: VERSION, unit: self.unit.to_string(), attempt: self.attempt, t: now };
             serde_json::to_writer(&mut bytes, &head)?;
             bytes.push(b'\n');
@@ -252,11 +258,9 @@ pub fn list(state_folder: &Path, run: &RunId) -> io::Result<Vec<Log>> {
         if path.extension().is_none_or(|extension| extension != "jsonl") {
             continue;
         }
-        let mut first = String::new();
+        let mut lines = BufReader::new(File::open(&path)?).lines().take(HEAD_LINES_MAX);
         // A file without a readable head was cut short by a crash before anything else was in it.
-        if BufReader::new(File::open(&path)?).read_line(&mut first).is_ok()
-            && let Ok(head) = serde_json::from_str::<Head>(&first)
-        {
+        if let Some(head) = lines.find_map(|line| serde_json::from_str::<Head>(&line.ok()?).ok()) {
             let unit = UnitPath::new(&head.unit);
             logs.push(Log { unit, attempt: head.attempt, started_at: Timestamp(head.t), path });
         }
@@ -315,5 +319,108 @@ mod tests {
         check(&[0x80, 0x80, 0x80, 0x80], 0);
         check(&[0xFF], 0);
         check(b"", 0);
+    }
+
+    fn writer(folder: &Path, live: Option<mpsc::Sender<LogLine>>) -> Writer {
+        let context = WorkerContext::new(folder, std::collections::BTreeMap::new(), live);
+        let script = crate::task::Script {
+            command: crate::task::Command::Argv(Vec::new()),
+            env: Vec::new(),
+            inherit_env: Vec::new(),
+            dir: String::new(),
+            json: false,
+            permanent_exit_codes: Vec::new(),
+            max_output: 0,
+        };
+        let task = Task {
+            run: RunId::new("r"),
+            pipeline: std::sync::Arc::from("p"),
+            unit: UnitPath::new("a/b[1]"),
+            attempt: 3,
+            token: crate::id::LeaseToken(1),
+            idempotency_key: String::new(),
+            deadline: None,
+            work: crate::task::Work::Run(script),
+        };
+        Writer::new(&task, &context)
+    }
+
+    fn read_all(folder: &Path) -> Vec<(Source, String)> {
+        let logs = list(folder, &RunId::new("r")).unwrap();
+        let pieces = logs.iter().flat_map(|log| read(log).unwrap());
+        pieces.map(|piece| piece.map(|piece| (piece.source, piece.text)).unwrap()).collect()
+    }
+
+    #[test]
+    fn lines_stay_whole_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path(), None);
+        writer.push(Stream::Out, b"one\ntw");
+        writer.push(Stream::Err, b"oops\n");
+        writer.push(Stream::Out, b"o\nlast");
+        writer.finish();
+        let expect = [(Source::Out, "one\n"), (Source::Err, "oops\n"), (Source::Out, "two\n"), (Source::Out, "last")];
+        assert_eq!(read_all(folder.path()), expect.map(|(source, text)| (source, text.to_owned())));
+        let log = list(folder.path(), &RunId::new("r")).unwrap().remove(0);
+        assert_eq!((log.unit.as_str(), log.attempt), ("a/b[1]", 3));
+        assert_eq!(list(folder.path(), &RunId::new("other")).unwrap(), []);
+    }
+
+    #[test]
+    fn a_long_line_is_parted_between_characters() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path(), None);
+        let line = "ż".repeat(LINE_BYTES_MAX);
+        for piece in line.as_bytes().chunks(1001) {
+            writer.push(Stream::Out, piece);
+        }
+        writer.finish();
+        let pieces = read_all(folder.path());
+        assert!(pieces.len() > 1);
+        assert_eq!(pieces.into_iter().map(|(_, text)| text).collect::<String>(), line);
+    }
+
+    #[test]
+    fn what_is_beyond_the_bound_is_dropped_with_a_note() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path(), None);
+        let megabyte = [vec![b'x'; 1024 * 1024 - 1], b"\n".to_vec()].concat();
+        for _ in 0..70 {
+            writer.push(Stream::Out, &megabyte);
+        }
+        writer.finish();
+        let pieces = read_all(folder.path());
+        assert_eq!(pieces.iter().filter(|(source, _)| *source == Source::Out).count(), 64);
+        assert!(matches!(pieces.last(), Some((Source::Note, note)) if note.contains("64 MiB")));
+    }
+
+    #[test]
+    fn a_file_that_a_crash_cut_short_is_read_and_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = writer(folder.path(), None);
+        first.push(Stream::Out, b"before\n");
+        let path = list(folder.path(), &RunId::new("r")).unwrap().remove(0).path;
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"t\":1,\"s\":\"ou").unwrap();
+        let mut second = writer(folder.path(), None);
+        second.push(Stream::Out, b"after\n");
+        let texts: Vec<String> = read_all(folder.path()).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["before\n", "after\n"]);
+        std::fs::write(&path, b"{\"tol_log\":1,\"un").unwrap();
+        let mut third = writer(folder.path(), None);
+        third.push(Stream::Out, b"again\n");
+        assert_eq!(read_all(folder.path()), [(Source::Out, "again\n".to_owned())]);
+    }
+
+    #[test]
+    fn who_watches_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, mut lines) = mpsc::channel(2);
+        let mut writer = writer(folder.path(), Some(sender));
+        writer.push(Stream::Err, b"1\n2\n3\n4\n");
+        assert_eq!(lines.try_recv().unwrap().text, "1");
+        assert_eq!(lines.try_recv().unwrap().text, "2");
+        assert!(lines.try_recv().is_err());
+        assert_eq!(read_all(folder.path()).len(), 1);
     }
 }

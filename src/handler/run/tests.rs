@@ -428,23 +428,51 @@ async fn a_dropped_future_ends_the_group_and_leaves_no_zombie() {
     eventually("no zombie is left", || state_of(main).is_none()).await;
 }
 
-#[tokio::test]
+/// What a plain start of the same program costs, with pipes and an environment of the same size.
+fn plain_start() {
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-eu", "-c", "true"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+    assert!(output.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, not a test: run it alone with --nocapture"]
 async fn overhead_of_a_script() {
     let place = place();
-    let rounds = 500_u32;
-    for _ in 0..2 {
+    let rounds = 300_u32;
+    for _ in 0..3 {
         let began = Instant::now();
-        for _ in 0..rounds {
-            let mut child = std::process::Command::new("/bin/sh").args(["-eu", "-c", "true"]).spawn().unwrap();
-            child.wait().unwrap();
-        }
+        (0..rounds).for_each(|_| plain_start());
         let plain = began.elapsed() / rounds;
         let began = Instant::now();
         for _ in 0..rounds {
-            assert!(matches!(place.run(place.script("true")).await, Outcome::Succeeded { .. }));
+            let (task, context) = (place.task(place.script("true")), place.context.clone());
+            let work = tokio::spawn(perform(task, context, StopSignal::never()));
+            assert!(matches!(work.await.unwrap(), Outcome::Succeeded { .. }));
         }
         let ours = began.elapsed() / rounds;
-        println!("plain {plain:?}, ours {ours:?}, overhead {:?}", ours.saturating_sub(plain));
+        println!("one by one: plain {plain:?}, ours {ours:?}, overhead {:?}", ours.saturating_sub(plain));
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..100).for_each(|_| plain_start()));
+            }
+        });
+        let plain = began.elapsed() / 800;
+        let began = Instant::now();
+        let mut fan = tokio::task::JoinSet::new();
+        let slots = Arc::new(tokio::sync::Semaphore::new(8));
+        for _ in 0..800 {
+            let (task, context, slots) = (place.task(place.script("true")), place.context.clone(), slots.clone());
+            fan.spawn(async move {
+                let _slot = slots.acquire_owned().await.unwrap();
+                perform(task, context, StopSignal::never()).await
+            });
+        }
+        while let Some(outcome) = fan.join_next().await {
+            assert!(matches!(outcome.unwrap(), Outcome::Succeeded { .. }));
+        }
+        println!("eight at once: plain {plain:?}, ours {:?}", began.elapsed() / 800);
     }
 }
