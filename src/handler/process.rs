@@ -25,8 +25,8 @@ const KILL_WAIT: Duration = Duration::from_secs(2);
 const LATE_OUTPUT: Duration = Duration::from_millis(100);
 /// The most that is read at once after the end: what a pipe can hold, and not what a busy child goes on writing.
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
-/// The most that is read in one call.
-const READ_BYTES: usize = 64 * 1024;
+/// The most that is read in one call: most programs print less, and large buffers make the heap grow and shrink.
+const READ_BYTES: usize = 16 * 1024;
 
 /// Which of its two outputs a program wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

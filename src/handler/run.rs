@@ -38,9 +38,9 @@ async fn attempt(
     stop: &mut StopSignal,
 ) -> Result<Outcome, Failure> {
     let mut env = environment(task, &script.env, &script.inherit_env, context)?;
-    let files = Files::new(task, context)?;
+    let mut files = Files::new(task, context)?;
     env.insert("TOL_OUTPUT".to_owned(), files.pairs.to_string_lossy().into_owned());
-    let program = program_of(script, env, &files)?;
+    let program = program_of(script, env, &mut files)?;
     let redactor = context.secrets.redactor();
     let stdout_file = folders::stdout_file(&context.state_folder, &task.run, &task.unit, task.attempt);
     let capture = if script.json {
@@ -113,7 +113,7 @@ fn signal_name(signal: i32) -> &'static str {
     names.into_iter().find(|(known, _)| known.as_raw() == signal).map_or("", |(_, name)| name)
 }
 
-fn program_of(script: &Script, env: BTreeMap<String, String>, files: &Files) -> Result<Program, Failure> {
+fn program_of(script: &Script, env: BTreeMap<String, String>, files: &mut Files) -> Result<Program, Failure> {
     let folder = PathBuf::from(&script.dir);
     let (name, arguments) = match &script.command {
         Command::Shell { shell, script } => {
@@ -123,8 +123,7 @@ fn program_of(script: &Script, env: BTreeMap<String, String>, files: &Files) -> 
             };
             let mut arguments: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
             if script.len() > SCRIPT_ARGUMENT_BYTES_MAX {
-                std::fs::write(&files.script, script).map_err(|error| folder_failure(&files.script, &error))?;
-                arguments.push(files.script.to_string_lossy().into_owned());
+                arguments.push(files.write_script(script)?);
             } else {
                 arguments.extend(["-c".to_owned(), script.clone()]);
             }
@@ -148,15 +147,14 @@ fn program_of(script: &Script, env: BTreeMap<String, String>, files: &Files) -> 
 /// The files that live as long as an attempt; they are gone when this is dropped.
 struct Files {
     pairs: PathBuf,
-    script: PathBuf,
+    script: Option<PathBuf>,
 }
 
 impl Files {
     fn new(task: &Task, context: &WorkerContext) -> Result<Self, Failure> {
         let folder = folders::temporary_folder(&context.state_folder, &task.run);
-        let name = format!("{}.{}.{}", folders::file_name(task.unit.as_str()), task.attempt, task.token.0);
-        let pairs = folder.join(format!("{name}.output"));
-        let script = folder.join(format!("{name}.script"));
+        let name = folders::file_name(task.unit.as_str());
+        let pairs = folder.join(format!("{name}.{}.{}.output", task.attempt, task.token.0));
         // The folder is there for every script of a run but the first, so the file is tried before the folder. A
         // file that is there already is what a crash left behind, and must be empty.
         let made = File::create(&pairs).or_else(|_| {
@@ -164,7 +162,14 @@ impl Files {
             File::create(&pairs)
         });
         made.map_err(|error| folder_failure(&pairs, &error))?;
-        Ok(Self { pairs, script })
+        Ok(Self { pairs, script: None })
+    }
+
+    /// Keeps a script as a file, and gives its path.
+    fn write_script(&mut self, script: &str) -> Result<String, Failure> {
+        let path = self.script.insert(self.pairs.with_extension("script"));
+        std::fs::write(&path, script).map_err(|error| folder_failure(path, &error))?;
+        Ok(path.to_string_lossy().into_owned())
     }
 }
 
@@ -172,7 +177,9 @@ impl Drop for Files {
     fn drop(&mut self) {
         // A program may have removed its file itself.
         let _ = std::fs::remove_file(&self.pairs);
-        let _ = std::fs::remove_file(&self.script);
+        if let Some(script) = &self.script {
+            let _ = std::fs::remove_file(script);
+        }
     }
 }
 

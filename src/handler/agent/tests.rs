@@ -11,7 +11,13 @@ use crate::task::{
     AgentCall, AgentPhase, ErrorClass, Failure, Outcome, Part, Provider, Task, Text, ToolCard, Usage, Work,
 };
 use crate::time::Timestamp;
-use crate::worker::perform;
+
+async fn perform(task: Task, context: Arc<WorkerContext>, mut stop: StopSignal) -> Outcome {
+    match &task.work {
+        Work::Agent(call) => super::call(&task, call, &context, &mut stop).await,
+        other => panic!("{other:?}"),
+    }
+}
 
 struct Place {
     folder: tempfile::TempDir,

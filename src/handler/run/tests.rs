@@ -8,7 +8,13 @@ use crate::dispatch::{Stop, StopHandle, StopSignal, stop_channel};
 use crate::handler::{LogLine, WorkerContext, folders, logs};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Command, ErrorClass, Failure, Outcome, Part, Script, Shell, Task, Text, Work};
-use crate::worker::perform;
+
+async fn perform(task: Task, context: Arc<WorkerContext>, mut stop: StopSignal) -> Outcome {
+    match &task.work {
+        Work::Run(script) => super::run(&task, script, &context, &mut stop).await,
+        other => panic!("{other:?}"),
+    }
+}
 
 /// A place for a run, and what its scripts are given.
 struct Place {
@@ -403,6 +409,19 @@ async fn a_script_may_clean_up_and_one_that_will_not_end_is_killed() {
     handle.stop(Stop::Now);
     assert_eq!(work.await.unwrap(), Outcome::Stopped);
     assert!(!is_running(place.pid("main.pid")));
+}
+
+#[tokio::test]
+async fn a_child_that_outlives_its_parent_is_waited_for_and_killed() {
+    let place = place();
+    let script = "sh -c 'trap \"\" TERM; echo $$ > child.pid; touch ready; while :; do sleep 0.01; done' & wait";
+    let (handle, work) = started(&place, script).await;
+    handle.stop(Stop::Graceful);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!work.is_finished() && is_running(place.pid("child.pid")));
+    handle.stop(Stop::Now);
+    assert_eq!(work.await.unwrap(), Outcome::Stopped);
+    assert!(!is_running(place.pid("child.pid")));
 }
 
 #[tokio::test]
