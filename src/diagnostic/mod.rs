@@ -5,10 +5,12 @@
 mod files;
 mod human;
 mod machine;
+mod nearest;
 
 pub use files::{FileId, Files, Place};
 pub use human::render_human;
 pub use machine::{render_github, render_json, render_sarif};
+pub use nearest::nearest;
 
 use std::borrow::Cow;
 
