@@ -1,10 +1,15 @@
 //! Text to tree. Every node knows its span; YAML 1.2 core schema; duplicate keys, hostile sizes and bad bytes are
 //! diagnostics. It does not know what the keys mean.
 
+mod build;
+mod codes;
+mod decode;
 mod load;
 mod place;
 mod scalar;
+mod syntax;
 
+pub use decode::{decode, lossy, not_utf8};
 pub use load::{Limits, load};
 pub use place::place_in_scalar;
 
