@@ -1,6 +1,6 @@
 //! What actions name beside steps: agents, tools, plans, and the parameters of sub-pipelines.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use super::pipeline::{Callables, Child, Surroundings, step_of};
 use super::report::{Report, did_you_mean};
@@ -15,7 +15,6 @@ pub struct ActionCheck<'a> {
     pub around: Surroundings<'a>,
     pub callables: &'a Callables<'a>,
     pub index: &'a HashMap<Box<str>, u32>,
-    pub broken: &'a BTreeSet<Box<str>>,
 }
 
 /// Calls for every agent that an action names.

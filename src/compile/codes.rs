@@ -16,6 +16,8 @@ pub const HIDDEN_NAME: &str = "TOL0206";
 pub const UNBOUNDED_FOREACH: &str = "TOL0207";
 /// An action that cannot stand where it stands.
 pub const MISPLACED_ACTION: &str = "TOL0208";
+/// A file cannot be read.
+pub const UNREADABLE_FILE: &str = "TOL0209";
 /// A path leads outside the project.
 pub const OUTSIDE_PROJECT: &str = "TOL0210";
 /// A file that another one names cannot be read.
@@ -71,18 +73,18 @@ pub const BLUEPRINT_FORM: &str = "TOL0411";
 pub const ABOVE_CEILING: &str = "TOL0510";
 
 /// A condition is always false.
-pub const NEVER_RUNS: &str = "TOL0601";
+pub const NEVER_RUNS: &str = "TOL0611";
 /// A step waits for one that never runs.
-pub const UNREACHABLE: &str = "TOL0602";
+pub const UNREACHABLE: &str = "TOL0612";
 /// A time limit that cannot be met, or that another one makes void.
-pub const IMPOSSIBLE_TIME: &str = "TOL0603";
+pub const IMPOSSIBLE_TIME: &str = "TOL0613";
 /// Two agents have one display name.
-pub const SAME_AGENT_NAME: &str = "TOL0604";
+pub const SAME_AGENT_NAME: &str = "TOL0614";
 /// More cycles are asked for than the settings allow.
-pub const CYCLES_ABOVE_CEILING: &str = "TOL0605";
+pub const CYCLES_ABOVE_CEILING: &str = "TOL0615";
 /// A parameter that nothing reads.
-pub const UNUSED_PARAM: &str = "TOL0606";
+pub const UNUSED_PARAM: &str = "TOL0616";
 /// Outputs that nothing reads, of a step that does nothing else.
-pub const UNUSED_OUTPUTS: &str = "TOL0607";
+pub const UNUSED_OUTPUTS: &str = "TOL0617";
 /// An agent lists a tool that is not there.
-pub const UNKNOWN_AGENT_TOOL: &str = "TOL0608";
+pub const UNKNOWN_AGENT_TOOL: &str = "TOL0618";

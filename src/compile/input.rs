@@ -11,7 +11,7 @@ use super::report::did_you_mean;
 use super::scope::step_type;
 use crate::expr::{EvaluationError, Fields, Found, Names, Problem, Template, Type, TypeNames};
 
-/// The field through which `#E1` is read inside a template. No text can name it: a name never starts with a digit.
+/// The field through which `#E1` is read inside a template; it holds what a step has, shortened, and nothing else.
 const EVIDENCE: &str = "evidence__";
 
 /// A parsed input.

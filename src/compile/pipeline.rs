@@ -38,6 +38,8 @@ pub struct CatalogueView {
     pub broken: BTreeSet<Box<str>>,
     /// True if nothing could be read, so that no name can be called unknown.
     pub unreadable: bool,
+    /// True if it has an error, so that nothing that uses it can be run.
+    pub faulty: bool,
 }
 
 /// A pipeline that another one runs.
@@ -91,7 +93,7 @@ pub fn compile(
     let links = links::link(&pipeline, builder, &broken, &mut report);
     let mut plans = Plans::default();
     for (number, step) in numbered(&pipeline) {
-        check_actions(number, step, &pipeline, around, &callables, &links.graph.index, &broken, &mut plans, &mut report);
+        check_actions(number, step, &pipeline, around, &callables, &links.graph.index, &mut plans, &mut report);
     }
     let mut names = Names::new(&pipeline, &links.graph.index, &broken);
     let typing = typing::Typing { pipeline: &pipeline, around, plans: &plans };
@@ -239,11 +241,10 @@ fn check_actions(
     around: Surroundings<'_>,
     callables: &Callables<'_>,
     index: &HashMap<Box<str>, u32>,
-    broken: &BTreeSet<Box<str>>,
     plans: &mut Plans,
     report: &mut Report<'_>,
 ) {
-    let check = actions::ActionCheck { pipeline, around, callables, index, broken };
+    let check = actions::ActionCheck { pipeline, around, callables, index };
     check.step(number, step, report);
     if let Some(fallback) = &step.fallback {
         check.step(fallback_number(number), fallback, report);

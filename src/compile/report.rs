@@ -33,11 +33,6 @@ impl<'a> Report<'a> {
         let span = self.place(scalar, problem.range);
         self.push(Diagnostic::error(problem.code, span, problem.message).maybe_help(problem.help));
     }
-
-    /// True if there is an error.
-    pub fn has_errors(&self) -> bool {
-        has_errors(&self.diagnostics)
-    }
 }
 
 /// True if there is an error among these.

@@ -6,14 +6,11 @@ use std::sync::Arc;
 
 use super::sites::Spot;
 use crate::expr::{Type, TypeNames, type_of_schema};
-use crate::model::{Fan, Pipeline, Step};
+use crate::model::{Fan, Pipeline};
 
 /// How many names may be offered for did-you-mean in one compilation. A file of 100,000 steps with 100,000 wrong
 /// names would otherwise be compared 10 billion times.
 const MOST_OFFERED_NAMES: u64 = 20_000_000;
-
-/// Names that exist only in some places.
-pub const LOCAL_NAMES: [&str; 4] = ["matrix", "item", "input", "this"];
 
 /// The names that all texts of one pipeline share.
 pub struct Names<'a> {
@@ -74,12 +71,6 @@ impl<'a> Names<'a> {
             broken,
             offered: Cell::new(0),
         }
-    }
-
-    /// The nearest step to a name that is none, as long as the budget for such questions lasts.
-    pub fn nearest_step(&self, name: &str) -> Option<String> {
-        let candidates = self.step_names();
-        crate::diagnostic::nearest(name, candidates.iter().map(String::as_str)).map(str::to_owned)
     }
 
     /// The ids of all steps in order of their numbers, or none if too many were offered already.
@@ -169,16 +160,6 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// True if a local name exists at this place.
-    pub fn has_local(&self, name: &str) -> bool {
-        match name {
-            "input" => self.input.is_some(),
-            "item" => self.spot.sees_item() && self.items.is_some(),
-            "matrix" => self.spot.sees_item() && self.items.is_some_and(|items| items.matrix.is_some()),
-            _ => false,
-        }
-    }
-
     fn items_here(&self) -> Option<&ItemNames<'_>> {
         self.items.filter(|_| self.spot.sees_item())
     }
@@ -235,11 +216,6 @@ impl TypeNames for Scope<'_> {
         names.extend(self.names.step_names());
         names
     }
-}
-
-/// True if the step's outputs are a list, one entry for each item.
-pub fn is_fan_out(step: &Step) -> bool {
-    step.fan.is_some()
 }
 
 /// Names that no step and no item may take: those of the language and those of CEL.
