@@ -1,0 +1,320 @@
+//! Words of other tools, and the word of this language that stands for each, by place.
+
+/// What a word of another tool means here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// This key of the same mapping.
+    Key(&'static str),
+    /// No single key: what to do instead.
+    Advice(&'static str),
+    /// A word of the language that this version does not have yet.
+    NotBuilt,
+}
+
+use Other::{Advice, Key, NotBuilt};
+
+/// Keys of whoever runs something: steps, hooks, fallbacks, tools.
+const ACTION_KEYS: &[(&str, Other)] = &[
+    ("script", Key("run")),
+    ("scripts", Key("run")),
+    ("cmd", Key("run")),
+    ("command", Key("run")),
+    ("exec", Key("run")),
+    ("args", Key("run")),
+    ("bash", Key("run")),
+    ("sh", Key("run")),
+    ("uses", Key("pipeline")),
+    ("call", Key("pipeline")),
+    ("workflow", Key("pipeline")),
+    ("request", Key("http")),
+    ("uri", Key("http")),
+    ("url", Key("http")),
+    ("environment", Key("env")),
+    ("variables", Key("env")),
+    ("vars", Key("env")),
+    ("working-directory", Key("dir")),
+    ("working_directory", Key("dir")),
+    ("workdir", Key("dir")),
+    ("cwd", Key("dir")),
+    ("chdir", Key("dir")),
+    ("timeout-minutes", Key("timeout")),
+    ("timeout_minutes", Key("timeout")),
+    ("timeout_seconds", Key("timeout")),
+    ("timeout_ms", Key("timeout")),
+    ("timeoutSeconds", Key("timeout")),
+    ("activeDeadlineSeconds", Key("timeout")),
+    ("deadline", Key("timeout")),
+    ("retries", Key("retry")),
+    ("retryStrategy", Key("retry")),
+    ("retry_strategy", Key("retry")),
+    ("retry_policy", Key("retry")),
+    ("max_retries", Key("retry")),
+    ("max_attempts", Key("retry")),
+    ("attempts", Key("retry")),
+    ("secrets", Advice("name a secret in `env`: `TOKEN: \"{{ secrets.TOKEN }}\"`")),
+    ("arguments", Key("with")),
+    ("mcp", NotBuilt),
+    ("grpc", NotBuilt),
+    ("publish", NotBuilt),
+    ("queue", NotBuilt),
+    ("compensate", NotBuilt),
+];
+
+const STEP_KEYS: &[(&str, Other)] = &[
+    ("depends_on", Key("depends")),
+    ("depends-on", Key("depends")),
+    ("dependsOn", Key("depends")),
+    ("dependencies", Key("depends")),
+    ("dependency", Key("depends")),
+    ("after", Key("depends")),
+    ("requires", Key("depends")),
+    ("upstream", Key("depends")),
+    ("when", Key("if")),
+    ("only_if", Key("if")),
+    ("condition", Key("if")),
+    ("cond", Key("if")),
+    ("unless", Key("if")),
+    ("with_items", Key("foreach")),
+    ("with_list", Key("foreach")),
+    ("withItems", Key("foreach")),
+    ("withParam", Key("foreach")),
+    ("loop", Key("foreach")),
+    ("for_each", Key("foreach")),
+    ("for", Key("foreach")),
+    ("each", Key("foreach")),
+    ("items", Key("foreach")),
+    ("map", Key("foreach")),
+    ("strategy", Key("matrix")),
+    ("continue-on-error", Key("continue_on_error")),
+    ("continueOnError", Key("continue_on_error")),
+    ("ignore_errors", Key("continue_on_error")),
+    ("ignore_failure", Key("continue_on_error")),
+    ("allow_failure", Key("continue_on_error")),
+    ("allow_failures", Key("continue_on_error")),
+    ("rescue", Key("fallback")),
+    ("on_failure", Key("fallback")),
+    ("on_error", Key("fallback")),
+    ("catch", Key("fallback")),
+    ("extends", Key("template")),
+    ("memoize", Key("cache")),
+    ("caching", Key("cache")),
+    ("params", Key("with")),
+    ("parameters", Key("with")),
+    ("inputs", Key("with")),
+    ("key", Key("id")),
+    ("title", Key("name")),
+    ("label", Key("name")),
+    ("max_parallel", Advice("say it in `foreach` or `matrix`; `limits` of the pipeline bounds all steps")),
+    ("parallelism", Advice("say `max_parallel` in `foreach` or `matrix`, or in `limits` of the pipeline")),
+    ("parallel", Advice("leave it out: steps run in parallel unless one `depends` on another")),
+    ("async", Advice("leave it out: steps run in parallel unless one `depends` on another")),
+    ("register", Advice("leave it out: the outputs of every step stand under its id, as in `build.outputs`")),
+];
+
+const PIPELINE_KEYS: &[(&str, Other)] = &[
+    ("inputs", Key("params")),
+    ("parameters", Key("params")),
+    ("arguments", Key("params")),
+    ("args", Key("params")),
+    ("variables", Key("params")),
+    ("vars", Key("params")),
+    ("tasks", Key("steps")),
+    ("jobs", Key("steps")),
+    ("stages", Key("steps")),
+    ("nodes", Key("steps")),
+    ("on", Key("triggers")),
+    ("trigger", Key("triggers")),
+    ("schedule", Key("triggers")),
+    ("schedules", Key("triggers")),
+    ("cron", Key("triggers")),
+    ("version", Key("apiVersion")),
+    ("api_version", Key("apiVersion")),
+    ("apiversion", Key("apiVersion")),
+    ("parallelism", Key("limits")),
+    ("concurrency", Key("limits")),
+    ("max_parallel", Key("limits")),
+    ("max_runtime", Key("limits")),
+    ("max_cost", Key("limits")),
+    ("max_tokens", Key("limits")),
+    ("error_rate", Key("limits")),
+    ("timeout-minutes", Key("timeout")),
+    ("timeout_minutes", Key("timeout")),
+    ("fail-fast", Key("fail_fast")),
+    ("failFast", Key("fail_fast")),
+    ("default", Key("defaults")),
+    ("retry", Key("defaults")),
+    ("retries", Key("defaults")),
+    ("shell", Key("defaults")),
+    ("dir", Key("defaults")),
+    ("env", Advice("put it under `defaults`, so that every step has it, or into a step's own `env`")),
+    ("environment", Advice("put it under `defaults` as `env`, so that every step has it")),
+    ("includes", Key("include")),
+    ("import", Key("include")),
+    ("imports", Key("include")),
+    ("extends", Key("include")),
+    ("onExit", Key("finally")),
+    ("always", Key("finally")),
+    ("cleanup", Key("finally")),
+    ("handlers", Key("hooks")),
+    ("notifications", Key("hooks")),
+    ("on_failure", Key("hooks")),
+    ("on_success", Key("hooks")),
+    ("environments", Key("profiles")),
+    ("title", Key("name")),
+    ("kind", Advice("leave it out: `apiVersion: tol/v1` says what the file is")),
+    ("metadata", Advice("leave it out: `name` and `description` stand at the top")),
+    ("spec", Advice("leave it out: its keys stand at the top")),
+    ("secrets", Advice("leave it out: a step's `env` names a secret as `{{ secrets.NAME }}`")),
+    ("agents", Advice("put agents into `agents.yaml` beside the pipeline, or into an included file")),
+];
+
+const RETRY_KEYS: &[(&str, Other)] = &[
+    ("max", Key("limit")),
+    ("count", Key("limit")),
+    ("retries", Key("limit")),
+    ("max_retries", Key("limit")),
+    ("attempts", Key("limit")),
+    ("max_attempts", Key("limit")),
+    ("delay", Key("backoff")),
+    ("interval", Key("backoff")),
+    ("wait", Key("backoff")),
+    ("retry_on", Key("on")),
+    ("when", Key("on")),
+    ("multiplier", Key("factor")),
+    ("duration", Key("initial")),
+    ("max_delay", Key("max")),
+    ("maxDuration", Key("max")),
+    ("cap", Key("max")),
+    ("permanent_exit_codes", Advice("`permanent_exit_codes` is a key of the step, beside `retry`")),
+    ("timeout", Advice("`timeout` and `attempt_timeout` are keys of the step, beside `retry`")),
+];
+
+const LIMIT_KEYS: &[(&str, Other)] = &[
+    ("parallelism", Key("max_parallel")),
+    ("concurrency", Key("max_parallel")),
+    ("parallel", Key("max_parallel")),
+    ("timeout", Key("max_runtime")),
+    ("runtime", Key("max_runtime")),
+    ("duration", Key("max_runtime")),
+    ("tokens", Key("max_tokens")),
+    ("cost", Key("max_cost")),
+    ("budget", Key("max_cost")),
+    ("max_error_rate", Key("error_rate")),
+    ("max_errors", Key("error_rate")),
+];
+
+const FOREACH_KEYS: &[(&str, Other)] = &[
+    ("in", Key("items")),
+    ("list", Key("items")),
+    ("over", Key("items")),
+    ("var", Key("as")),
+    ("loop_var", Key("as")),
+    ("name", Key("as")),
+    ("item", Key("as")),
+    ("parallelism", Key("max_parallel")),
+    ("concurrency", Key("max_parallel")),
+    ("limit", Key("max_items")),
+];
+
+const HTTP_KEYS: &[(&str, Other)] = &[
+    ("uri", Key("url")),
+    ("address", Key("url")),
+    ("verb", Key("method")),
+    ("data", Key("body")),
+    ("payload", Key("body")),
+    ("content", Key("body")),
+    ("params", Key("query")),
+    ("timeout", Advice("`timeout` is a key of the step, beside `http`")),
+    ("auth", Advice("put it into `headers`: `Authorization: \"Bearer {{ secrets.TOKEN }}\"`")),
+];
+
+const TOOL_KEYS: &[(&str, Other)] = &[
+    ("parameters", Key("input_schema")),
+    ("schema", Key("input_schema")),
+    ("inputs", Key("input_schema")),
+    ("inputSchema", Key("input_schema")),
+    ("effects", Key("effect")),
+];
+
+const AGENT_KEYS: &[(&str, Other)] = &[
+    ("system", Key("system_prompt")),
+    ("prompt", Key("system_prompt")),
+    ("instructions", Key("system_prompt")),
+    ("role", Key("type")),
+    ("kind", Key("type")),
+    ("maxTokens", Key("max_tokens")),
+    ("run", Key("command")),
+    ("cmd", Key("command")),
+    ("exec", Key("command")),
+];
+
+const BLUEPRINT_STEP_KEYS: &[(&str, Other)] = &[
+    ("action", Key("tool")),
+    ("name", Key("id")),
+    ("args", Key("input")),
+    ("arguments", Key("input")),
+    ("inputs", Key("input")),
+    ("params", Key("input")),
+    ("depends_on", Key("depends")),
+    ("needs", Key("depends")),
+    ("dependencies", Key("depends")),
+    ("plan", Key("thought")),
+    ("reasoning", Key("thought")),
+];
+
+const PARAM_KEYS: &[(&str, Other)] = &[
+    ("min", Key("minimum")),
+    ("max", Key("maximum")),
+    ("regex", Key("pattern")),
+    ("choices", Key("enum")),
+    ("options", Key("enum")),
+    ("values", Key("enum")),
+    ("help", Key("description")),
+    ("nullable", Advice("write `type: [string, \"null\"]`")),
+];
+
+/// What a word means in the mapping that a definition of the schema describes.
+pub(super) fn other(place: &str, word: &str) -> Option<Other> {
+    let tables: &[&[(&str, Other)]] = match place {
+        "pipeline" => &[PIPELINE_KEYS],
+        "step" | "stepTemplate" => &[STEP_KEYS, ACTION_KEYS],
+        "call" | "hook" => &[ACTION_KEYS],
+        "tool" => &[TOOL_KEYS, ACTION_KEYS],
+        "retry" => &[RETRY_KEYS],
+        "limits" => &[LIMIT_KEYS],
+        "foreach" => &[FOREACH_KEYS],
+        "http" => &[HTTP_KEYS],
+        "agentEntry" => &[AGENT_KEYS],
+        "blueprintStep" => &[BLUEPRINT_STEP_KEYS],
+        "param" | "jsonSchema" => &[PARAM_KEYS],
+        _ => &[],
+    };
+    tables.iter().flat_map(|table| table.iter()).find(|(other, _)| *other == word).map(|(_, meaning)| *meaning)
+}
+
+/// What to do with a word that stands for a key of this language; the key stands in it in backticks.
+pub(super) fn advice(right: &str, word: &str) -> String {
+    match (right, word) {
+        ("foreach", _) => "write `foreach`, as in `foreach: { items: [a, b], as: name }`".to_owned(),
+        ("retry", _) => "write `retry`, as in `retry: { limit: 3 }`".to_owned(),
+        ("timeout", _) => "write `timeout` with a unit, as in `timeout: 10m`".to_owned(),
+        ("if", "unless") => "write `if` with the opposite condition".to_owned(),
+        ("http", _) => "write `http`, as in `http: { method: GET, url: https://example.com }`".to_owned(),
+        ("steps", _) => "write `steps`, a list in which each item has an `id`".to_owned(),
+        ("limits", _) => format!("put it into `limits`, as in `limits: {{ {} }}`", limit_example(word)),
+        ("defaults", _) => "put it under `defaults`".to_owned(),
+        ("backoff", _) => "write `backoff`, as in `backoff: { initial: 1s, factor: 2, max: 30s }`".to_owned(),
+        ("matrix", _) => "write `matrix`, as in `matrix: { os: [linux, mac] }`".to_owned(),
+        _ => format!("write `{right}`"),
+    }
+}
+
+fn limit_example(word: &str) -> &'static str {
+    match word {
+        "max_runtime" => "max_runtime: 10m",
+        "max_cost" => "max_cost: 1.5",
+        "max_tokens" => "max_tokens: 200000",
+        "error_rate" => "error_rate: 0.2",
+        _ => "max_parallel: 4",
+    }
+}
