@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::args::{RunFormat, WatchArgs};
-use crate::handler::{LogLine, Stream};
+use crate::handler::process::Stream;
+use crate::handler::LogLine;
 use crate::id::{RunId, UnitPath};
 use crate::report::{note_line, note_text, questions_text, run_line, summary, summary_text};
 use crate::scheduler::{About, Note, State, StepStatus};

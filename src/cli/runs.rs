@@ -9,7 +9,7 @@ use super::context::{Context, user};
 use super::exit::{DONE, Failure, INVALID};
 use super::run::{NewRunOf, compile, start};
 use crate::compile::Program;
-use crate::handler::{LogSource, list_logs, read_log};
+use crate::handler::logs::{self, Source};
 use crate::id::RunId;
 use crate::journal::{Claim, Journal, ListFilter, RunRow, SqliteJournal, StateFolder};
 use crate::report::{summary, summary_text};
@@ -22,7 +22,7 @@ pub fn run(command: RunsCommand) -> Result<u8, Failure> {
     match command {
         RunsCommand::List(arguments) => list(&arguments),
         RunsCommand::Show(arguments) => show(&arguments),
-        RunsCommand::Logs(arguments) => logs(&arguments),
+        RunsCommand::Logs(arguments) => show_logs(&arguments),
         RunsCommand::Cancel(arguments) => cancel(&arguments),
         RunsCommand::Pause(arguments) => pause(&arguments, true),
         RunsCommand::Resume(arguments) => pause(&arguments, false),
@@ -141,10 +141,10 @@ fn show_text(row: &RunRow, state: &State) {
     }
 }
 
-fn logs(arguments: &LogsArgs) -> Result<u8, Failure> {
+fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
     let (context, journal) = open(&arguments.state)?;
     let row = find(&context, journal.as_ref(), &arguments.run)?;
-    let all = list_logs(&context.state_dir, &row.run)?;
+    let all = logs::list(&context.state_dir, &row.run)?;
     let wanted: Vec<_> = all
         .iter()
         .filter(|log| {
@@ -165,12 +165,12 @@ fn logs(arguments: &LogsArgs) -> Result<u8, Failure> {
     }
     for log in wanted {
         let attempt = if log.attempt > 1 { format!(" attempt {}", log.attempt) } else { String::new() };
-        for piece in read_log(log)? {
+        for piece in logs::read(log)? {
             let piece = piece?;
             let mark = match piece.source {
-                LogSource::Stderr => "!",
-                LogSource::Stdout => "|",
-                LogSource::Note => "#",
+                Source::Err => "!",
+                Source::Out => "|",
+                Source::Note => "#",
             };
             for line in piece.text.lines() {
                 println!("{}{attempt} {mark} {line}", log.unit);

@@ -58,7 +58,10 @@ impl State {
     }
 
     fn rules(&self, key: UnitKey, plan: &PlanStep) -> PlanRules {
-        PlanRules::of(&self.scope(key.scope).pipeline, plan)
+        {
+            let pipeline = &self.scope(key.scope).pipeline;
+            PlanRules::of(plan, &pipeline.tools, &pipeline.agents)
+        }
     }
 
     /// A planner has answered.
