@@ -3,7 +3,9 @@
 //! Nothing here does I/O, and every evaluation ends: sizes, nesting and work are bounded.
 
 mod cel;
+mod lookup;
 mod names;
+mod nearest;
 mod problem;
 mod reference;
 mod template;
@@ -11,7 +13,7 @@ mod types;
 mod value;
 
 pub use cel::Expression;
-pub use names::{Fields, Found, Names};
+pub use names::{Fields, Found, Layered, Names};
 pub use problem::{EvaluationError, Problem};
 pub use reference::{Reference, Segment};
 pub use template::Template;
