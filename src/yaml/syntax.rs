@@ -156,7 +156,7 @@ impl Scene<'_> {
             | ErrorKind::InvalidQuotedScalarHexEscape
             | ErrorKind::InvalidUnicodeEscape => {
                 let message = "this is no escape that double quotes know";
-                self.error(&here, message, "write a backslash as \\\\, or use single quotes, which leave it as it is")
+                self.error(&self.bad_escape(), message, "write a backslash as \\\\, or use single quotes, which leave it as it is")
             }
             ErrorKind::UnclosedFlowCollection { .. }
             | ErrorKind::UnexpectedEofFlowSequence
@@ -167,9 +167,10 @@ impl Scene<'_> {
             | ErrorKind::InvalidColonPlacement
             | ErrorKind::InvalidFlowScalarIndent => self.open_bracket(),
             ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
-                let message = format!("`{close}` closes what `{open}` opened");
+                let message = format!("this `{open}` meets a `{close}` before it is closed");
                 let want = if *open == '[' { ']' } else { '}' };
-                self.error(&here, message, format!("write `{want}` here, or look for a bracket that is missing"))
+                let bracket = self.stretch(self.offset, (self.offset + 1).min(self.text.len()));
+                self.error(&bracket, message, format!("close it by `{want}` first"))
             }
             ErrorKind::MisplacedFlowCollectionEnd => self.error(
                 &here,
@@ -285,13 +286,43 @@ impl Scene<'_> {
         self.error(&place, "this quote is never closed", "close it at the end of the value")
     }
 
+    /// The first backslash from the error on that begins no escape.
+    fn bad_escape(&self) -> Token {
+        let bytes = self.text.as_bytes();
+        let mut at = self.offset;
+        while let Some(byte) = bytes.get(at) {
+            if *byte != b'\\' {
+                at += 1;
+                continue;
+            }
+            let digits = match bytes.get(at + 1) {
+                Some(b'x') => 2,
+                Some(b'u') => 4,
+                Some(b'U') => 8,
+                Some(known) if b"0abt\tnvfre \"/\\N_LP\r\n".contains(known) => 0,
+                Some(_) | None => break,
+            };
+            let written = bytes.get(at + 2..).unwrap_or_default();
+            if written.iter().take_while(|byte| byte.is_ascii_hexdigit()).count() < digits {
+                break;
+            }
+            at += 2;
+        }
+        if at >= bytes.len() {
+            return self.token();
+        }
+        let length = self.text.get(at..).map_or(0, |rest| rest.chars().take(2).map(char::len_utf8).sum());
+        self.stretch(at, at + length)
+    }
+
     /// A bracket or brace that is not closed, or a missing comma.
     fn open_bracket(&self) -> Diagnostic {
-        let open = self.context.open_flow.unwrap_or(self.offset);
+        let is_at_bracket = self.text.get(self.offset..).is_some_and(|rest| rest.starts_with(['[', '{']));
+        let open = if is_at_bracket { self.offset } else { self.context.open_flow.unwrap_or(self.offset) };
         let bracket = self.stretch(open, (open + 1).min(self.text.len()));
         let closing = if bracket.text == "{" { "}" } else { "]" };
         let is_on_later_line = self.line_start(self.offset) != self.line_start(open);
-        if self.offset >= self.text.trim_end().len() || is_on_later_line {
+        if is_at_bracket || self.offset >= self.text.trim_end().len() || is_on_later_line {
             let message = format!("this `{}` is never closed", bracket.text);
             return self.error(&bracket, message, format!("write `{closing}` where it ends"));
         }
