@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use granit_parser::{Event, ScalarStyle, Span as SourceSpan, StructureStyle, Tag};
 
 use super::load::{Limits, span};
-use super::place::header_start;
+use super::place::{header_start, list_start};
 use super::scalar::{self, CoreTag};
 use super::{Entry, Node, Yaml, codes};
 use crate::diagnostic::{Diagnostic, FileId, Span, nearest};
@@ -180,6 +180,8 @@ impl<'a> Builder<'a> {
     /// Takes the mistake that ended the reading; there will be no tree.
     pub(super) fn fail(&mut self, diagnostic: Diagnostic) {
         self.failed = true;
+        // What stopped the reading can be a fuller view of what was found at the same place just before.
+        self.diagnostics.retain(|one| (one.code, one.span.start) != (diagnostic.code, diagnostic.span.start));
         self.diagnostics.push(diagnostic);
     }
 
@@ -250,7 +252,7 @@ impl<'a> Builder<'a> {
     fn block_scalar_span(&self, start: usize, end: usize) -> Span {
         let header = header_start(self.text, self.last_end, start);
         let body = self.text.get(header..end.max(header)).unwrap_or_default();
-        self.span(header, header + body.trim_end().len())
+        self.span(header, header + body.trim_end_matches([' ', '\n', '\r']).len())
     }
 
     /// The core tag that a written tag stands for; one that nobody knows is reported.
@@ -301,8 +303,12 @@ impl<'a> Builder<'a> {
         if anchor != 0 {
             self.anchors.insert(anchor, None);
         }
-        self.last_end = end;
         let is_flow = style == StructureStyle::Flow;
+        let follows_key = self.frames.last().is_some_and(|frame| matches!(frame.collection, Collection::Map(_)));
+        let is_block_list = !is_flow && matches!(collection, Collection::List(_));
+        // The parser begins a list at its first item where the dashes stand right under the key.
+        let start = if is_block_list && follows_key { list_start(self.text, self.last_end, start).min(start) } else { start };
+        self.last_end = end;
         self.frames.push(Frame { start, end, is_flow, anchor, nodes: 1, height: 0, collection });
         ControlFlow::Continue(())
     }

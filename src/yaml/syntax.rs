@@ -84,18 +84,26 @@ impl Scene<'_> {
                 | ErrorKind::InvalidMappingValueWhitespace
         );
         let line = self.line_start(self.offset);
-        let rest = self.text.get(line..self.line_end(self.offset)).unwrap_or_default();
-        let blank = rest.len() - rest.trim_start_matches([' ', '\t']).len();
-        let in_indentation = rest.get(..blank).unwrap_or_default().find('\t').map(|at| line + at);
-        let start = match in_indentation {
-            Some(start) if start <= self.offset || is_of_tabs => start,
-            Some(_) | None if is_of_tabs => line + rest.find('\t')?,
-            Some(_) | None => return None,
+        // A line that begins with a tab can be taken for a part of the value above it, where the error is then.
+        let next = self.text.get(self.offset..).and_then(|rest| rest.find('\n')).map(|at| self.offset + at + 1);
+        let start = self.tab_in_indentation(line).or_else(|| next.and_then(|next| self.tab_in_indentation(next)));
+        let start = match start {
+            Some(start) => start,
+            None if is_of_tabs => line + self.text.get(line..self.line_end(self.offset))?.find('\t')?,
+            None => return None,
         };
         let tabs = self.text.get(start..).unwrap_or_default().bytes().take_while(|byte| *byte == b'\t').count();
         let message = "a tab stands where YAML wants spaces";
         let help = "indent with spaces; most editors can do that for .yaml files by themselves";
         Some(Diagnostic::error(codes::TAB, span(self.file, start, start + tabs), message).help(help))
+    }
+
+    /// The first tab in the blanks that a line begins with.
+    fn tab_in_indentation(&self, line: usize) -> Option<usize> {
+        let rest = self.text.get(line..self.line_end(line))?;
+        let blank = rest.len() - rest.trim_start_matches([' ', '\t']).len();
+        let is_only_blank = blank == rest.len();
+        rest.get(..blank)?.find('\t').filter(|_| !is_only_blank).map(|at| line + at)
     }
 
     /// An unquoted `{{ … }}` before the error, on its line or where the open brace stands.
