@@ -107,8 +107,8 @@ impl Progress {
     pub fn log(&mut self, line: &LogLine) {
         let text: String = line.text.chars().filter(|c| *c == '\t' || !c.is_control()).collect();
         let bar = match line.stream {
-            Stream::Stdout => "│",
-            Stream::Stderr => "┆",
+            Stream::Out => "│",
+            Stream::Err => "┆",
         };
         let text = format!("  {} {bar} {text}", line.unit);
         let text = if self.colour { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text };

@@ -26,7 +26,7 @@ mod tools;
 mod typing;
 
 pub use blueprint::{PlanRules, blueprint_from_answer};
-pub use checker::{CheckOptions, Checker, check};
+pub use checker::{CheckOptions, Checker, check, settings};
 pub use input::InputTemplate;
 pub use input_check::check_input;
 pub use kind::kind_of;
