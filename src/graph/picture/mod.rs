@@ -83,7 +83,7 @@ impl View {
                     from,
                     to,
                     declared: edge.weight.source == EdgeSource::Declared,
-                    critical: follower(from).is_some_and(|step| step as usize == to),
+                    critical: follower(from).flatten().is_some_and(|step| step as usize == to),
                 }
             })
             .collect();
