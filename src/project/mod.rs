@@ -1,0 +1,11 @@
+//! The project folder: finds its root, lists and reads its files, confined.
+
+mod glob;
+mod list;
+mod root;
+mod sources;
+
+pub use glob::{expand_glob, is_glob};
+pub use list::{Listed, list_folder};
+pub use root::find_root;
+pub use sources::FolderSources;
