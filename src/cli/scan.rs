@@ -53,7 +53,8 @@ pub fn scan(arguments: &[PathBuf], here: &Path) -> Result<Scan, Failure> {
         let found = pattern.map(|pattern| expand_glob(&here.join(pattern).to_string_lossy())).unwrap_or_default();
         if found.is_empty() {
             let name = argument.display();
-            let problem = if pattern.is_some() { "the pattern matches no file" } else { "there is no such file or folder" };
+            let problem =
+                if pattern.is_some() { "the pattern matches no file" } else { "there is no such file or folder" };
             return Err(Failure::invalid(format!("`{name}`: {problem}")));
         }
         for path in found {

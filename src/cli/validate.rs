@@ -143,7 +143,9 @@ impl Sources for Project {
 fn check_all(scan: Scan, stdin: Option<Result<Arc<str>, SourceProblem>>, here: &Path) -> Result<Findings, Failure> {
     let mut projects: BTreeMap<&Path, Project> = BTreeMap::new();
     for target in &scan.targets {
-        projects.entry(&target.root).or_insert_with(|| Project { folder: FolderSources::new(&target.root), stdin: stdin.clone() });
+        projects
+            .entry(&target.root)
+            .or_insert_with(|| Project { folder: FolderSources::new(&target.root), stdin: stdin.clone() });
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     let threads = if scan.targets.len() < FEW_FILES { 1 } else { threads };
@@ -320,7 +322,9 @@ mod tests {
         }
         let findings = merged.findings;
         assert_eq!((findings.files.len(), findings.checked), (2, 2));
-        assert!(findings.diagnostics.iter().all(|one| one.span.file == FileId(0) && one.related[0].0.file == FileId(0)));
+        assert!(
+            findings.diagnostics.iter().all(|one| one.span.file == FileId(0) && one.related[0].0.file == FileId(0))
+        );
         assert_eq!(count(&findings.files, &findings.diagnostics), Count { errors: 1, warnings: 0 });
     }
 
