@@ -70,10 +70,11 @@ pub(crate) fn open_to_read(folder: &StateFolder) -> Result<Connection, JournalEr
 /// Opens the database of a folder that may not be written to. That is right only if no write-ahead log is there:
 /// SQLite would not look at it.
 fn open_immutable(folder: &StateFolder) -> Result<Option<(Connection, Mark)>, JournalError> {
-    if length(&folder.write_ahead_log())?.is_some_and(|bytes| bytes > 0) {
-        return Ok(None);
-    }
     let path = folder.database();
+    if length(&folder.write_ahead_log())?.is_some_and(|bytes| bytes > 0) {
+        let what = "SQLite cannot read `journal.db-wal` where it may not write; copy the folder to where it may";
+        return Err(JournalError::Disk { file: path, what: what.to_owned() });
+    }
     let Some(mark) = Mark::open(&folder.high_water(), false)? else { return Ok(None) };
     let marked = mark.read()?;
     let text = path.to_string_lossy();
