@@ -141,7 +141,7 @@ fn a_folder_that_cannot_be_written_says_so() {
 
 #[test]
 fn many_processes_may_create_the_journal_at_once() {
-    for _ in 0..5 {
+    for _ in 0..20 {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join(".tol");
         std::thread::scope(|scope| {
