@@ -23,8 +23,8 @@ const MOST_PROBLEMS: usize = 50;
 /// The names that `@` may have.
 const LOCALS: [&str; 4] = ["index", "key", "first", "last"];
 
-/// Reads a text that holds `{{`.
-pub(super) fn parse(source: &str) -> Result<Vec<Item>, Vec<Problem>> {
+/// Reads a text that holds `{{`; says too whether it is one tag with nothing around it.
+pub(super) fn parse(source: &str) -> Result<(Vec<Item>, bool), Vec<Problem>> {
     let mut parser =
         Parser { source, at: 0, pieces: vec![Piece::default()], tags: Vec::new(), edges: Vec::new(), open: Vec::new(), problems: Vec::new() };
     parser.scan();
@@ -32,10 +32,11 @@ pub(super) fn parse(source: &str) -> Result<Vec<Item>, Vec<Problem>> {
         parser.problems.sort_by_key(|problem| problem.range.start);
         return Err(parser.problems);
     }
+    let is_one_tag = parser.tags.len() == 1 && parser.pieces.iter().all(|piece| piece.text.is_empty());
     trim(&mut parser.pieces, &parser.edges);
     let mut pieces = parser.pieces.into_iter();
     let mut tags = parser.tags.into_iter();
-    Ok(build(&mut pieces, &mut tags).0)
+    Ok((build(&mut pieces, &mut tags).0, is_one_tag))
 }
 
 /// A tag, before blocks are put together.
@@ -77,10 +78,7 @@ struct Broken;
 
 impl<'s> Parser<'s> {
     fn problem(&mut self, code: &'static str, range: Range<usize>, message: impl Into<String>) -> &mut Problem {
-        let index = self.problems.len();
-        self.problems.push(Problem::new(code, range, message));
-        // The entry was pushed on the line above.
-        &mut self.problems[index]
+        self.problems.push_mut(Problem::new(code, range, message))
     }
 
     fn broken<T>(&mut self, code: &'static str, range: Range<usize>, message: impl Into<String>) -> Result<T, Broken> {

@@ -100,6 +100,9 @@ fn one_whole_template_keeps_its_type() {
     check("{{ json \"nope.outputs.text\" }}", json!("\"nope.outputs.text\""));
     check("{{ len params.tags }}", json!(2));
     check("{{ eq params.n 5 }}", json!(true));
+    check("{{ eq \"{{\" \"}}\" }}", json!(false));
+    check("{{ params.n }}{{! note }}", json!("5"));
+    check("{{~ params.n }} ", json!("5 "));
     check("{{ scan }}", json!({"outputs": {"files": [{"name": "x", "size": 1}, {"name": "y", "size": 20}]}, "status": "succeeded"}));
 }
 
@@ -151,7 +154,7 @@ fn blocks() {
     check("{{#if (and params.n (not params.dry))}}{{#if (or params.none \"x\")}}y{{/if}}{{/if}}", json!("y"));
     check("{{#each params.tags as |name|}}{{ name }}{{ @root.name }}{{/each}}", json!("aroot namebroot name"));
     check("{{#each scan.outputs.files as |name|}}{{ this.name }}{{ name.size }}{{/each}}", json!("x1y20"));
-    check("{{#each (lookup params.map \"first\")}}{{/each}}{{ params.code }}", json!("never"));
+    check("{{#each (lookup scan.outputs \"files\") as |file|}}{{ file.name }}{{ this.size }}{{/each}}", json!("x1y20"));
 }
 
 #[test]
