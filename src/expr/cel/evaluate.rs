@@ -37,7 +37,7 @@ pub(super) fn error<T>(message: impl Into<String>) -> Outcome<T> {
 /// Evaluates a tree over names.
 pub(super) fn evaluate(source: &str, root: &Node, names: &dyn Names) -> Result<Value, EvaluationError> {
     let machine = Machine { names, source, work: Cell::new(0), bytes: Cell::new(0) };
-    let outcome = machine.eval(root, None).and_then(|operand| machine.into_value(operand));
+    let outcome = machine.eval(root, None).and_then(|operand| machine.owned(operand));
     outcome.map_err(|fail| match fail {
         Fail::Error(message) => EvaluationError::new(message),
         Fail::Exhausted(what) => EvaluationError::new(format!("`{}` {what}", shortened(source.trim()))),
@@ -88,7 +88,7 @@ impl Machine<'_> {
     }
 
     /// The value itself; a borrowed one is copied and paid for.
-    pub fn into_value(&self, operand: Operand<'_>) -> Outcome<Value> {
+    pub fn owned(&self, operand: Operand<'_>) -> Outcome<Value> {
         match operand {
             Operand::Owned(value) => Ok(value),
             Operand::Borrowed(value) => {
@@ -113,7 +113,7 @@ impl Machine<'_> {
         Ok(match operand {
             Operand::Borrowed(value) => Settled::Borrowed(value),
             Operand::Owned(value) => Settled::Owned(value),
-            Operand::Fields(_) => Settled::Owned(self.into_value(operand)?),
+            Operand::Fields(_) => Settled::Owned(self.owned(operand)?),
         })
     }
 
@@ -138,7 +138,7 @@ impl Machine<'_> {
             Kind::List(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for item in items {
-                    list.push(self.into_value(self.eval(item, scope)?)?);
+                    list.push(self.owned(self.eval(item, scope)?)?);
                 }
                 self.charge_bytes(16 * list.len() as u64)?;
                 Ok(Operand::Owned(Value::Array(list)))
@@ -181,7 +181,7 @@ impl Machine<'_> {
                 other => return error(format!("a map's key is a string, not a value of type {}", other.type_name())),
             };
             self.charge_bytes(16 + name.len() as u64)?;
-            let value = self.into_value(self.eval(value, scope)?)?;
+            let value = self.owned(self.eval(value, scope)?)?;
             if map.insert(name, value).is_some() {
                 return error(format!("the key `{}` is in this map twice", self.words(key)));
             }
@@ -230,7 +230,10 @@ impl Machine<'_> {
         let base = self.settled(base)?;
         let (View::List(items), View::Int(number)) = (base.view(), at.view()) else {
             let (base, at) = (base.view().type_name(), at.view().type_name());
-            return error(format!("`{}` is of type {base}: it has no element by an index of type {at}", self.words(of)));
+            return error(format!(
+                "`{}` is of type {base}: it has no element by an index of type {at}",
+                self.words(of)
+            ));
         };
         let length = items.len();
         let found = usize::try_from(number).ok().filter(|number| *number < length);
@@ -246,9 +249,7 @@ impl Machine<'_> {
     fn truth<'v>(&'v self, node: &'v Node, scope: Option<&'v Scope<'v>>) -> Outcome<bool> {
         match self.settled(self.eval(node, scope)?)?.view() {
             View::Bool(value) => Ok(value),
-            other => {
-                error(format!("`{}` is of type {}: a bool is needed here", self.words(node), other.type_name()))
-            }
+            other => error(format!("`{}` is of type {}: a bool is needed here", self.words(node), other.type_name())),
         }
     }
 
@@ -395,14 +396,14 @@ impl Machine<'_> {
             (View::Text(_), View::Text(more)) if operator == Operator::Add => {
                 self.charge_bytes(more.len() as u64)?;
                 let more = more.to_owned();
-                let Value::String(mut text) = self.into_value(one.into_operand())? else { return Ok(boolean(false)) };
+                let Value::String(mut text) = self.owned(one.into_operand())? else { return Ok(boolean(false)) };
                 text.push_str(&more);
                 Value::String(text)
             }
             (View::List(_), View::List(more)) if operator == Operator::Add => {
                 self.charge_bytes(more.iter().map(weight).sum())?;
                 let more = more.to_vec();
-                let Value::Array(mut items) = self.into_value(one.into_operand())? else { return Ok(boolean(false)) };
+                let Value::Array(mut items) = self.owned(one.into_operand())? else { return Ok(boolean(false)) };
                 items.extend(more);
                 Value::Array(items)
             }
@@ -440,7 +441,7 @@ impl Machine<'_> {
                 let mut kept = Vec::new();
                 for value in items {
                     if self.truth(&it.body, Some(&Scope { value, outer: scope }))? {
-                        kept.push(self.into_value(Operand::Borrowed(value))?);
+                        kept.push(self.owned(Operand::Borrowed(value))?);
                     }
                 }
                 Ok(Operand::Owned(Value::Array(kept)))
@@ -455,7 +456,7 @@ impl Machine<'_> {
                         Some(_) => continue,
                     };
                     self.charge_bytes(16)?;
-                    made.push(self.into_value(self.eval(result, Some(&inner))?)?);
+                    made.push(self.owned(self.eval(result, Some(&inner))?)?);
                 }
                 Ok(Operand::Owned(Value::Array(made)))
             }

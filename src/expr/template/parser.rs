@@ -25,8 +25,15 @@ const LOCALS: [&str; 4] = ["index", "key", "first", "last"];
 
 /// Reads a text that holds `{{`; says too whether it is one tag with nothing around it.
 pub(super) fn parse(source: &str) -> Result<(Vec<Item>, bool), Vec<Problem>> {
-    let mut parser =
-        Parser { source, at: 0, pieces: vec![Piece::default()], tags: Vec::new(), edges: Vec::new(), open: Vec::new(), problems: Vec::new() };
+    let mut parser = Parser {
+        source,
+        at: 0,
+        pieces: vec![Piece::default()],
+        tags: Vec::new(),
+        edges: Vec::new(),
+        open: Vec::new(),
+        problems: Vec::new(),
+    };
     parser.scan();
     if !parser.problems.is_empty() {
         parser.problems.sort_by_key(|problem| problem.range.start);
@@ -45,9 +52,17 @@ enum Tag {
     /// A comment, or one that was wrong.
     Nothing,
     Value(Argument),
-    Open { kind: BlockKind, argument: Argument, parameters: Vec<Box<str>> },
+    Open {
+        kind: BlockKind,
+        argument: Argument,
+        parameters: Vec<Box<str>>,
+    },
     Else,
-    ElseOpen { kind: BlockKind, argument: Argument, parameters: Vec<Box<str>> },
+    ElseOpen {
+        kind: BlockKind,
+        argument: Argument,
+        parameters: Vec<Box<str>>,
+    },
     Close,
 }
 
@@ -160,7 +175,11 @@ impl<'s> Parser<'s> {
     fn tag(&mut self, start: usize, edges: &mut Edges) -> Result<Tag, Broken> {
         let rest = self.text(start + 2..self.source.len());
         if rest.starts_with("{{") {
-            return self.refused(start..start + 4, "raw blocks `{{{{` are not used here", "write `\\{{` for a literal `{{`");
+            return self.refused(
+                start..start + 4,
+                "raw blocks `{{{{` are not used here",
+                "write `\\{{` for a literal `{{`",
+            );
         }
         let mut at = start + 2;
         if rest.starts_with('~') {
@@ -190,7 +209,8 @@ impl<'s> Parser<'s> {
             _ => {
                 let trimmed = rest.trim_start();
                 let after = trimmed.strip_prefix("else").and_then(|rest| rest.chars().next());
-                if trimmed.starts_with("else") && after.is_none_or(|next| !is_word(next) && !matches!(next, '.' | '/')) {
+                if trimmed.starts_with("else") && after.is_none_or(|next| !is_word(next) && !matches!(next, '.' | '/'))
+                {
                     edges.may_own_line = true;
                     let at = at + (rest.len() - trimmed.len()) + "else".len();
                     return self.otherwise(start, at, edges);
@@ -272,7 +292,11 @@ impl<'s> Parser<'s> {
     fn value(&mut self, start: usize, at: usize, braces: usize, edges: &mut Edges) -> Result<Tag, Broken> {
         let mut reader = Reader::new(self.source, at);
         if let Token::End(_) = reader.token {
-            return self.broken(SYNTAX, start..reader.range.end, "this template is empty: a name expected between the braces");
+            return self.broken(
+                SYNTAX,
+                start..reader.range.end,
+                "this template is empty: a name expected between the braces",
+            );
         }
         let argument = self.call_or_path(&mut reader, start, 0)?;
         self.end(&mut reader, start, braces, edges)?;
@@ -360,8 +384,7 @@ impl<'s> Parser<'s> {
 
     /// The names behind `as` that are in scope, outermost first.
     fn parameters(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
-        let names: Vec<&str> =
-            self.open.iter().flat_map(|block| block.parameters.iter().map(|name| &**name)).collect();
+        let names: Vec<&str> = self.open.iter().flat_map(|block| block.parameters.iter().map(|name| &**name)).collect();
         names.into_iter()
     }
 
@@ -392,7 +415,9 @@ impl<'s> Parser<'s> {
                     Ok(Path { start: Start::Local(known), segments: Vec::new(), range })
                 }
                 Some(known) if in_each => self.broken(SYNTAX, range, format!("`@{known}` has no fields")),
-                Some(known) => self.broken(SYNTAX, range, format!("`@{known}` has a meaning only inside `{{{{#each}}}}`")),
+                Some(known) => {
+                    self.broken(SYNTAX, range, format!("`@{known}` has a meaning only inside `{{{{#each}}}}`"))
+                }
                 None => {
                     let message = format!("there is no `@{}`", shortened(&name));
                     let help = "there is `@index`, `@key`, `@first`, `@last`".to_owned();
@@ -632,7 +657,9 @@ fn split(text: &str, offset: usize) -> Result<Segments, (Range<usize>, String)> 
         match text.as_bytes().get(at) {
             None => return Ok((segments, local)),
             Some(b'.' | b'/') => at += 1,
-            Some(_) => return Err((offset + at..offset + at + 1, "`.` expected between the parts of a path".to_owned())),
+            Some(_) => {
+                return Err((offset + at..offset + at + 1, "`.` expected between the parts of a path".to_owned()));
+            }
         }
     }
 }
