@@ -4,10 +4,12 @@
 //! root name. Nothing is ever escaped for HTML, what is inserted is never read again, and a missing key is an error.
 
 mod blocks;
+mod build;
 mod check;
 mod helper;
 mod lexer;
 mod parser;
+mod path;
 mod resolve;
 mod spaces;
 mod tree;

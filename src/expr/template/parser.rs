@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use super::build::{Tag, build};
 use super::helper::{HELPERS, Helper};
 use super::lexer::{TagLexer, Token, is_word};
+use super::path::split;
 use super::spaces::{Edges, Piece, trim};
-use super::tree::{Argument, Block, BlockKind, Call, Item, Path, Start};
+use super::tree::{Argument, BlockKind, Call, Item, Path, Start};
 use super::{ARGUMENTS, HELPER, PAIRING, REFUSED, SYNTAX, TOO_LARGE};
 use crate::expr::nearest::{nearest, shortened};
 use crate::expr::problem::Problem;
@@ -43,27 +45,7 @@ pub(super) fn parse(source: &str) -> Result<(Vec<Item>, bool), Vec<Problem>> {
     trim(&mut parser.pieces, &parser.edges);
     let mut pieces = parser.pieces.into_iter();
     let mut tags = parser.tags.into_iter();
-    Ok((build(&mut pieces, &mut tags).0, is_one_tag))
-}
-
-/// A tag, before blocks are put together.
-#[derive(Debug)]
-enum Tag {
-    /// A comment, or one that was wrong.
-    Nothing,
-    Value(Argument),
-    Open {
-        kind: BlockKind,
-        argument: Argument,
-        parameters: Vec<Box<str>>,
-    },
-    Else,
-    ElseOpen {
-        kind: BlockKind,
-        argument: Argument,
-        parameters: Vec<Box<str>>,
-    },
-    Close,
+    Ok((build(&mut pieces, &mut tags), is_one_tag))
 }
 
 /// A block whose end has not come yet.
@@ -117,14 +99,15 @@ impl<'s> Parser<'s> {
             let before = self.text(self.at..start);
             let backslashes = before.len() - before.trim_end_matches('\\').len();
             if backslashes == 1 {
-                self.push_text(&before[..before.len() - 1]);
+                self.push_text(before.strip_suffix('\\').unwrap_or(before));
                 let braces = self.text(start..self.source.len()).bytes().take_while(|byte| *byte == b'{').count();
                 self.push_text(self.text(start..start + braces));
                 self.at = start + braces;
                 continue;
             }
             // Two backslashes stand for one, and the tag is a tag.
-            self.push_text(&before[..before.len() - usize::from(backslashes > 1)]);
+            let kept = if backslashes > 1 { before.strip_suffix('\\') } else { None };
+            self.push_text(kept.unwrap_or(before));
             self.at = start;
             let mut edges = Edges::default();
             let tag = match self.tag(start, &mut edges) {
@@ -227,20 +210,17 @@ impl<'s> Parser<'s> {
 
     fn comment(&mut self, start: usize, at: usize, edges: &mut Edges) -> Result<Tag, Broken> {
         let rest = self.text(at + 1..self.source.len());
-        let found = if rest.starts_with("--") {
-            let end = |mark: &str| rest.get(2..).and_then(|rest| rest.find(mark)).map(|end| (2 + end, mark.len()));
-            match (end("--}}"), end("--~}}")) {
-                (Some(one), Some(two)) => Some(one.min(two)),
-                (one, two) => one.or(two),
-            }
-        } else {
-            rest.find("}}").map(|end| (end, 2))
+        let is_long = rest.starts_with("--");
+        let is_end = |end: &usize| {
+            let body = rest.get(..*end).unwrap_or_default();
+            let body = body.strip_suffix('~').unwrap_or(body);
+            !is_long || (body.len() >= 4 && body.ends_with("--"))
         };
-        let Some((end, length)) = found else { return self.unclosed(start) };
-        let body = rest.get(..end + length - 2).unwrap_or_default();
-        edges.trim_after = body.ends_with('~');
+        let found = rest.match_indices("}}").map(|(end, _)| end).find(is_end);
+        let Some(end) = found else { return self.unclosed(start) };
+        edges.trim_after = rest.get(..end).is_some_and(|body| body.ends_with('~'));
         edges.may_own_line = true;
-        self.at = at + 1 + end + length;
+        self.at = at + 1 + end + 2;
         Ok(Tag::Nothing)
     }
 
@@ -617,97 +597,4 @@ impl<'s> Reader<'s> {
 fn helper_list() -> String {
     let names: Vec<String> = HELPERS.iter().map(|helper| format!("`{}`", helper.name())).collect();
     format!("there is {}", names.join(", "))
-}
-
-type Segments = (Vec<Segment>, bool);
-
-/// Splits a path at its dots and slashes; says whether it begins with `@`.
-fn split(text: &str, offset: usize) -> Result<Segments, (Range<usize>, String)> {
-    let local = text.starts_with('@');
-    let mut at = usize::from(local);
-    let mut segments = Vec::new();
-    if text.starts_with("..") || text.contains("/../") {
-        let message = "`..` is not used here: give the outer item a name with `as |name|`".to_owned();
-        return Err((offset..offset + 2, message));
-    }
-    if text == "." || text == "./" {
-        return Ok((segments, false));
-    }
-    if text.starts_with("./") {
-        segments.push(Segment { name: "this".to_owned(), range: offset..offset + 1 });
-        at = 2;
-    }
-    loop {
-        let rest = text.get(at..).unwrap_or_default();
-        let (name, start, length) = if let Some(inner) = rest.strip_prefix('[') {
-            let Some(end) = inner.find(']') else {
-                return Err((offset + at..offset + at + 1, "`[` is never closed: `]` expected".to_owned()));
-            };
-            (inner.get(..end).unwrap_or_default(), at + 1, end + 2)
-        } else {
-            let end = rest.find(['.', '/', '[', '@']).unwrap_or(rest.len());
-            (rest.get(..end).unwrap_or_default(), at, end)
-        };
-        if length == 0 {
-            let place = (offset + at).min(offset + text.len().saturating_sub(1));
-            return Err((place..place + 1, "a name expected here".to_owned()));
-        }
-        segments.push(Segment { name: name.to_owned(), range: offset + start..offset + start + name.len() });
-        at += length;
-        match text.as_bytes().get(at) {
-            None => return Ok((segments, local)),
-            Some(b'.' | b'/') => at += 1,
-            Some(_) => {
-                return Err((offset + at..offset + at + 1, "`.` expected between the parts of a path".to_owned()));
-            }
-        }
-    }
-}
-
-/// What ended a run of items.
-enum Ending {
-    Text,
-    Else,
-    ElseOpen(BlockKind, Argument, Vec<Box<str>>),
-    Close,
-}
-
-/// Puts pieces and tags together, down to the end of the block around them. Blocks are paired and not too deep here.
-fn build(pieces: &mut impl Iterator<Item = Piece>, tags: &mut impl Iterator<Item = Tag>) -> (Vec<Item>, Ending) {
-    let mut items: Vec<Item> = Vec::new();
-    loop {
-        if let Some(piece) = pieces.next().filter(|piece| !piece.text.is_empty()) {
-            items.push(Item::Text(piece.text.into()));
-        }
-        match tags.next() {
-            None => return (items, Ending::Text),
-            Some(Tag::Nothing) => {}
-            Some(Tag::Value(argument)) => items.push(Item::Value(argument)),
-            Some(Tag::Open { kind, argument, parameters }) => {
-                items.push(block(kind, argument, parameters, pieces, tags));
-            }
-            Some(Tag::Else) => return (items, Ending::Else),
-            Some(Tag::ElseOpen { kind, argument, parameters }) => {
-                return (items, Ending::ElseOpen(kind, argument, parameters));
-            }
-            Some(Tag::Close) => return (items, Ending::Close),
-        }
-    }
-}
-
-fn block(
-    kind: BlockKind,
-    argument: Argument,
-    parameters: Vec<Box<str>>,
-    pieces: &mut impl Iterator<Item = Piece>,
-    tags: &mut impl Iterator<Item = Tag>,
-) -> Item {
-    let (body, ending) = build(pieces, tags);
-    let otherwise = match ending {
-        Ending::Close | Ending::Text => None,
-        Ending::Else => Some(build(pieces, tags).0),
-        // The block of an `else if` ends where the block around it ends.
-        Ending::ElseOpen(kind, argument, parameters) => Some(vec![block(kind, argument, parameters, pieces, tags)]),
-    };
-    Item::Block(Box::new(Block { kind, argument, parameters, body, otherwise }))
 }

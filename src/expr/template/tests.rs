@@ -297,6 +297,7 @@ fn hostile_templates_end() {
     assert!(Template::parse(&"{{".repeat(100_000)).is_err());
     assert!(Template::parse(&"{{{{x".repeat(50_000)).is_err());
     assert!(Template::parse(&"{{!--".repeat(50_000)).is_err());
+    assert!(Template::parse(&"{{!-- x --}}".repeat(50_000)).is_ok());
     assert!(Template::parse(&"{{ a.".repeat(50_000)).is_err());
     assert!(Template::parse(&"{{ a \"".repeat(20_000)).is_err());
 
