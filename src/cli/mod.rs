@@ -8,6 +8,7 @@ mod dry_run;
 mod exit;
 mod git;
 mod params;
+mod print;
 mod progress;
 mod resume;
 mod run;
@@ -18,6 +19,7 @@ mod validate;
 
 pub use args::{Cli, Command};
 
+use crate::cli::print::err;
 use clap::Parser;
 
 use exit::Failure;
@@ -35,7 +37,7 @@ pub fn main() -> std::process::ExitCode {
     let code = match result {
         Ok(code) => code,
         Err(Failure { message, code }) => {
-            eprintln!("error: {}", message.trim_end());
+            err!("error: {}", message.trim_end());
             code
         }
     };
