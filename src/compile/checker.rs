@@ -364,6 +364,11 @@ impl<'s> Checker<'s> {
     }
 }
 
+/// The settings of a project, or the defaults if there are none; what is wrong with them is for `check` to say.
+pub fn settings(sources: &dyn Sources) -> Arc<Settings> {
+    Checker::new(sources).settings().settings
+}
+
 /// Diagnostics in the order of files and places, each once.
 pub(super) fn in_order(diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));

@@ -130,7 +130,9 @@ impl<'a> Builder<'a> {
                 if self.documents > 1 {
                     let message = "a second YAML document begins here; a file holds one";
                     let place = self.span(start, end.max(start + 1));
-                    self.report(Diagnostic::error(codes::SECOND_DOCUMENT, place, message).help("put it in a file of its own"));
+                    self.report(
+                        Diagnostic::error(codes::SECOND_DOCUMENT, place, message).help("put it in a file of its own"),
+                    );
                     return ControlFlow::Break(());
                 }
                 self.last_end = end;
@@ -245,7 +247,14 @@ impl<'a> Builder<'a> {
             },
         };
         let node = Node { span: place, value: yaml };
-        Built { node, nodes: 1, height: 0, end: place.end as usize, is_plain: is_plain && tag.is_none(), is_broken: false }
+        Built {
+            node,
+            nodes: 1,
+            height: 0,
+            end: place.end as usize,
+            is_plain: is_plain && tag.is_none(),
+            is_broken: false,
+        }
     }
 
     /// A block scalar's span: from its `|` or `>` to the end of its last line that is not blank.
@@ -344,7 +353,8 @@ impl<'a> Builder<'a> {
     /// Ends the mapping that YAML sees in an unquoted `{{ … }}`; it is taken as the text that was meant. With three
     /// braces the mapping around it takes over, and nothing is given.
     fn template(&mut self, start: usize, place: Span) -> Option<Yaml> {
-        if let Some(Frame { start: outer, is_flow: true, collection: Collection::Map(parent), .. }) = self.frames.last_mut()
+        if let Some(Frame { start: outer, is_flow: true, collection: Collection::Map(parent), .. }) =
+            self.frames.last_mut()
             && *outer + 1 == start
             && parent.pending.is_none()
         {
@@ -361,7 +371,8 @@ impl<'a> Builder<'a> {
         let place = self.span(start, end);
         let Some(Some(target)) = self.anchors.get(&id) else {
             let name = self.text.get(start..end).unwrap_or_default();
-            let message = format!("the alias `{name}` stands inside the node that it names, so it would contain itself");
+            let message =
+                format!("the alias `{name}` stands inside the node that it names, so it would contain itself");
             let help = "refer to a part that does not contain this place, or write the value out";
             self.report(Diagnostic::error(codes::ALIAS_IN_ITSELF, place, message).help(help));
             return self.complete(broken(place));
@@ -428,7 +439,8 @@ impl<'a> Builder<'a> {
             Collection::Map(mapping) => match mapping.pending.take() {
                 Some(pending) => mapping.value(pending, built),
                 None => {
-                    let brace_before = frame.is_flow && self.text.get(frame.start..).is_some_and(|rest| rest.starts_with("{{"));
+                    let brace_before =
+                        frame.is_flow && self.text.get(frame.start..).is_some_and(|rest| rest.starts_with("{{"));
                     mapping.key(built, self.text, brace_before)
                 }
             },

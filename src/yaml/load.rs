@@ -234,10 +234,10 @@ mod tests {
         check_wrong("a: [1, 2\nb: c\n", &["TOL0002 1:4-1:5"]);
         check_wrong("a: [1, 2\n", &["TOL0002 1:4-1:5"]);
         check_wrong("a: {b: 1\n", &["TOL0002 1:4-1:5"]);
-        check_wrong("a: [1, 2}\n", &["TOL0002 1:9-1:10"]);
+        check_wrong("a: [1, 2}\n", &["TOL0002 1:4-1:5"]);
         check_wrong("a: \"b\" c\n", &["TOL0002 1:8-1:9"]);
         check_wrong("a: @b\n", &["TOL0002 1:4-1:6"]);
-        check_wrong("a: \"\\d\"\n", &["TOL0002 1:6-1:8"]);
+        check_wrong("a: \"\\d\"\n", &["TOL0002 1:5-1:7"]);
         check_wrong("a: 1\nb\nc: 2\n", &["TOL0002 2:1-2:2"]);
         check_wrong("a:\n  b: 1\n c: 2\n", &["TOL0002 3:2-3:4"]);
         check_wrong("a: 1\n  b: 2\n", &["TOL0002 2:3-2:4"]);
