@@ -18,6 +18,8 @@ pub mod compile;
 pub mod scheduler;
 pub mod report;
 // Below this line: input and output.
+
+pub mod project;
 pub mod journal;
 pub mod dispatch;
 pub mod llm;

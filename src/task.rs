@@ -183,7 +183,10 @@ pub struct Script {
 #[serde(rename_all = "snake_case")]
 pub enum Command {
     /// A script and its shell: `sh` is `sh -eu`, `bash` is `bash -euo pipefail`.
-    Shell { shell: Shell, script: String },
+    Shell {
+        shell: Shell,
+        script: String,
+    },
     Argv(Vec<String>),
 }
 

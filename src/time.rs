@@ -68,7 +68,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 }
 
 fn plain_millis(text: &str) -> Option<f64> {
-    const UNITS: [(&str, f64); 5] = [("d", 86_400_000.0), ("h", 3_600_000.0), ("m", 60_000.0), ("s", 1000.0), ("ms", 1.0)];
+    const UNITS: [(&str, f64); 5] =
+        [("d", 86_400_000.0), ("h", 3_600_000.0), ("m", 60_000.0), ("s", 1000.0), ("ms", 1.0)];
     let mut rest = text;
     let mut total = 0.0;
     let mut parts = 0;
@@ -142,7 +143,8 @@ mod tests {
 
     #[test]
     fn durations_of_the_language_are_read() {
-        let check = |text: &str, millis: u64| assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        let check =
+            |text: &str, millis: u64| assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         check("250ms", 250);
         check("30s", 30_000);
         check("1h30m", 5_400_000);

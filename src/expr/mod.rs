@@ -2,16 +2,18 @@
 //!
 //! Nothing here does I/O, and every evaluation ends: sizes, nesting and work are bounded.
 
+mod cel;
+mod lookup;
 mod names;
+mod nearest;
 mod problem;
 mod reference;
-mod types;
-mod cel;
 mod template;
+mod types;
 mod value;
 
 pub use cel::Expression;
-pub use names::{Fields, Found, Names};
+pub use names::{Fields, Found, Layered, Names};
 pub use problem::{EvaluationError, Problem};
 pub use reference::{Reference, Segment};
 pub use template::Template;

@@ -31,3 +31,16 @@ impl Names for serde_json::Map<String, Value> {
         self.get(root).map(|value| Found::Value(Cow::Borrowed(value)))
     }
 }
+
+/// Names of two layers: those of `inner` hide those of `outer`.
+#[derive(Clone, Copy)]
+pub struct Layered<'a> {
+    pub inner: &'a dyn Names,
+    pub outer: &'a dyn Names,
+}
+
+impl Names for Layered<'_> {
+    fn lookup(&self, root: &str) -> Option<Found<'_>> {
+        self.inner.lookup(root).or_else(|| self.outer.lookup(root))
+    }
+}

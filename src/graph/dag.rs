@@ -1,7 +1,7 @@
 //! Which step waits for which, in compact form.
 
-use std::collections::HashMap;
 use petgraph::graph::{DiGraph, NodeIndex};
+use std::collections::HashMap;
 
 /// Where a dependency comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

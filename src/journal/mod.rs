@@ -1,1 +1,41 @@
-//! The durable ordered log of events.
+//! The durable ordered log of every run: what happened, in order, verified when it is read.
+//!
+//! A run's events are opaque bytes here; the scheduler writes and reads them. Two journals keep them: one
+//! in memory for tests and dry measurements, one in SQLite in the state folder. The log of each run is a
+//! chain of checksums, one process at a time owns a run, and a high-water mark beside the database tells
+//! a lost tail from a log that ends there.
+
+mod chain;
+mod claim;
+mod commit;
+mod create;
+mod error;
+mod fault;
+mod folder;
+mod mark;
+mod memory;
+mod owner;
+mod pending;
+mod prune;
+mod query;
+mod rows;
+mod sqlite;
+mod store;
+mod transaction;
+mod types;
+mod writer;
+
+#[cfg(test)]
+mod corruption_tests;
+#[cfg(test)]
+mod process_tests;
+#[cfg(test)]
+mod tests;
+
+pub use error::JournalError;
+pub use fault::FaultHook;
+pub use folder::StateFolder;
+pub use memory::MemoryJournal;
+pub use sqlite::{OpenMode, Options, SqliteJournal};
+pub use store::Journal;
+pub use types::{Batch, CachePut, Claim, CommandReply, ListFilter, NewRun, Record, RunRow, RunSummaryRow};

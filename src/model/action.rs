@@ -172,7 +172,10 @@ pub struct PlanStep {
 /// Where a blueprint comes from.
 #[derive(Clone, Debug)]
 pub enum PlanSource {
-    Agent { agent: Spanned<Box<str>>, goal: Spanned<Template> },
+    Agent {
+        agent: Spanned<Box<str>>,
+        goal: Spanned<Template>,
+    },
     Static(Box<Blueprint>),
     /// A file, relative to the pipeline file; `compile` loads it.
     File(Spanned<Box<str>>),

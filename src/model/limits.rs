@@ -73,7 +73,8 @@ impl Retry {
     /// The pause before retry number `retry` (from 1), given a draw from 0 to 1.
     pub fn pause(&self, retry: u32, draw: f64) -> Duration {
         let exponent = i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX);
-        let full = (self.backoff.initial.as_secs_f64() * self.backoff.factor.powi(exponent)).min(self.backoff.max.as_secs_f64());
+        let full = (self.backoff.initial.as_secs_f64() * self.backoff.factor.powi(exponent))
+            .min(self.backoff.max.as_secs_f64());
         let draw = draw.clamp(0.0, 1.0);
         let seconds = match self.jitter {
             Jitter::None => full,

@@ -9,6 +9,7 @@ mod blueprint;
 mod limits;
 mod pipeline;
 mod read;
+pub use read::*;
 mod settings;
 mod step;
 mod test;

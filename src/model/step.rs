@@ -43,7 +43,13 @@ pub enum Fan {
     /// `foreach` over a list that stands in the file; its strings are templates.
     Static { items: Vec<ValueTemplate>, items_span: Span, alias: Option<Spanned<Box<str>>>, max_parallel: Option<u32> },
     /// `foreach` over what an expression gives.
-    Dynamic { items: Spanned<Expression>, alias: Option<Spanned<Box<str>>>, max_items: Option<u32>, max_parallel: Option<u32>, span: Span },
+    Dynamic {
+        items: Spanned<Expression>,
+        alias: Option<Spanned<Box<str>>>,
+        max_items: Option<u32>,
+        max_parallel: Option<u32>,
+        span: Span,
+    },
     /// `matrix`: every combination that is not excluded, the last key varying fastest.
     Matrix { combinations: Vec<Value>, keys: Vec<Spanned<Box<str>>>, max_parallel: Option<u32> },
 }
@@ -70,7 +76,9 @@ impl Fan {
     /// How many items may run at once, where the file says so.
     pub fn max_parallel(&self) -> Option<u32> {
         match self {
-            Self::Static { max_parallel, .. } | Self::Dynamic { max_parallel, .. } | Self::Matrix { max_parallel, .. } => *max_parallel,
+            Self::Static { max_parallel, .. }
+            | Self::Dynamic { max_parallel, .. }
+            | Self::Matrix { max_parallel, .. } => *max_parallel,
         }
     }
 }

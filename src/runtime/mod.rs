@@ -1,1 +1,16 @@
-//! The loop: journal, apply, perform.
+//! The loop: take inputs in, write events to the journal, perform effects once they are durable.
+//!
+//! It decides nothing about a run; the scheduler does. It owns the clock, the draws and the order of writing.
+
+mod clock;
+mod control;
+mod engine;
+mod error;
+mod live;
+mod replay;
+
+pub use clock::{Clock, SystemClock};
+pub use control::{ControlCommand, ControlReply, leave_command};
+pub use engine::{Engine, EngineConfig, RunEvent, StartRun};
+pub use error::RuntimeError;
+pub use replay::{Rebuilt, load_program, rebuild};

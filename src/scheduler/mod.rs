@@ -1,1 +1,28 @@
-//! `admit`, `apply`, `resume` over State, Event, Effect.
+//! The core that decides: `admit` says no, `apply` changes a run's state and says what is to be done, `prepare` fills in
+//! the work. No clock, no randomness, no I/O: times and draws arrive inside events, so that a run replayed from its
+//! journal is the same run.
+
+mod admit;
+mod agents;
+mod apply;
+mod event;
+mod limits;
+mod names;
+mod prepare;
+mod preview;
+mod scope;
+mod state;
+mod status;
+mod step;
+mod unit;
+
+pub use admit::admit;
+pub use apply::apply;
+pub use event::{EVENT_VERSION, Accepted, Decision, Event, Input, Options, Rejection, ReusedStep, Settlement, Stamped};
+pub use preview::preview;
+pub use prepare::{CacheUse, Prepared, PreparedWork, prepare};
+pub use state::{
+    About, Body, Effect, FanState, Note, Phase, Scope, ScopeId, Stage, State, StepState, StopReason, SynthesizeState,
+    TimerKind, UnitKey, UnitState,
+};
+pub use status::{RunStatus, StepStatus, Verdict};

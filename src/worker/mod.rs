@@ -1,1 +1,9 @@
 //! Receive, handle, reply.
+//!
+//! [`perform`] picks the handler of a task; [`Worker`] is the same as a [`crate::dispatch::Perform`], for a dispatch
+//! that works in this process.
+
+mod perform;
+
+pub use crate::handler::{LogLine, WorkerContext};
+pub use perform::{Worker, perform};

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use granit_parser::{Event, ScalarStyle, Span as SourceSpan, StructureStyle, Tag};
 
 use super::load::{Limits, span};
-use super::place::header_start;
+use super::place::{header_start, list_start};
 use super::scalar::{self, CoreTag};
 use super::{Entry, Node, Yaml, codes};
 use crate::diagnostic::{Diagnostic, FileId, Span, nearest};
@@ -130,7 +130,9 @@ impl<'a> Builder<'a> {
                 if self.documents > 1 {
                     let message = "a second YAML document begins here; a file holds one";
                     let place = self.span(start, end.max(start + 1));
-                    self.report(Diagnostic::error(codes::SECOND_DOCUMENT, place, message).help("put it in a file of its own"));
+                    self.report(
+                        Diagnostic::error(codes::SECOND_DOCUMENT, place, message).help("put it in a file of its own"),
+                    );
                     return ControlFlow::Break(());
                 }
                 self.last_end = end;
@@ -180,6 +182,8 @@ impl<'a> Builder<'a> {
     /// Takes the mistake that ended the reading; there will be no tree.
     pub(super) fn fail(&mut self, diagnostic: Diagnostic) {
         self.failed = true;
+        // What stopped the reading can be a fuller view of what was found at the same place just before.
+        self.diagnostics.retain(|one| (one.code, one.span.start) != (diagnostic.code, diagnostic.span.start));
         self.diagnostics.push(diagnostic);
     }
 
@@ -243,14 +247,21 @@ impl<'a> Builder<'a> {
             },
         };
         let node = Node { span: place, value: yaml };
-        Built { node, nodes: 1, height: 0, end: place.end as usize, is_plain: is_plain && tag.is_none(), is_broken: false }
+        Built {
+            node,
+            nodes: 1,
+            height: 0,
+            end: place.end as usize,
+            is_plain: is_plain && tag.is_none(),
+            is_broken: false,
+        }
     }
 
     /// A block scalar's span: from its `|` or `>` to the end of its last line that is not blank.
     fn block_scalar_span(&self, start: usize, end: usize) -> Span {
         let header = header_start(self.text, self.last_end, start);
         let body = self.text.get(header..end.max(header)).unwrap_or_default();
-        self.span(header, header + body.trim_end().len())
+        self.span(header, header + body.trim_end_matches([' ', '\n', '\r']).len())
     }
 
     /// The core tag that a written tag stands for; one that nobody knows is reported.
@@ -301,8 +312,12 @@ impl<'a> Builder<'a> {
         if anchor != 0 {
             self.anchors.insert(anchor, None);
         }
-        self.last_end = end;
         let is_flow = style == StructureStyle::Flow;
+        let follows_key = self.frames.last().is_some_and(|frame| matches!(frame.collection, Collection::Map(_)));
+        let is_block_list = !is_flow && matches!(collection, Collection::List(_));
+        // The parser begins a list at its first item where the dashes stand right under the key.
+        let start = if is_block_list && follows_key { list_start(self.text, self.last_end, start).min(start) } else { start };
+        self.last_end = end;
         self.frames.push(Frame { start, end, is_flow, anchor, nodes: 1, height: 0, collection });
         ControlFlow::Continue(())
     }
@@ -338,7 +353,8 @@ impl<'a> Builder<'a> {
     /// Ends the mapping that YAML sees in an unquoted `{{ … }}`; it is taken as the text that was meant. With three
     /// braces the mapping around it takes over, and nothing is given.
     fn template(&mut self, start: usize, place: Span) -> Option<Yaml> {
-        if let Some(Frame { start: outer, is_flow: true, collection: Collection::Map(parent), .. }) = self.frames.last_mut()
+        if let Some(Frame { start: outer, is_flow: true, collection: Collection::Map(parent), .. }) =
+            self.frames.last_mut()
             && *outer + 1 == start
             && parent.pending.is_none()
         {
@@ -355,7 +371,8 @@ impl<'a> Builder<'a> {
         let place = self.span(start, end);
         let Some(Some(target)) = self.anchors.get(&id) else {
             let name = self.text.get(start..end).unwrap_or_default();
-            let message = format!("the alias `{name}` stands inside the node that it names, so it would contain itself");
+            let message =
+                format!("the alias `{name}` stands inside the node that it names, so it would contain itself");
             let help = "refer to a part that does not contain this place, or write the value out";
             self.report(Diagnostic::error(codes::ALIAS_IN_ITSELF, place, message).help(help));
             return self.complete(broken(place));
@@ -422,7 +439,8 @@ impl<'a> Builder<'a> {
             Collection::Map(mapping) => match mapping.pending.take() {
                 Some(pending) => mapping.value(pending, built),
                 None => {
-                    let brace_before = frame.is_flow && self.text.get(frame.start..).is_some_and(|rest| rest.starts_with("{{"));
+                    let brace_before =
+                        frame.is_flow && self.text.get(frame.start..).is_some_and(|rest| rest.starts_with("{{"));
                     mapping.key(built, self.text, brace_before)
                 }
             },

@@ -95,7 +95,9 @@ fn integer(text: &str) -> Option<Yaml> {
             if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
                 return None;
             }
-            return Some(i64::from_str_radix(digits, radix).map_or_else(|_| Yaml::Float(large(digits, radix)), Yaml::Int));
+            return Some(
+                i64::from_str_radix(digits, radix).map_or_else(|_| Yaml::Float(large(digits, radix)), Yaml::Int),
+            );
         }
     }
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -177,8 +179,34 @@ mod tests {
     #[test]
     fn leaves_everything_else_a_string() {
         let strings = [
-            "yes", "no", "on", "off", "y", "n", "1:30", "2026-11-20", "200_000", "0b1", "0x", "0o8", "+0x1", "1e", "e3",
-            ".", "+", "-", "1.2.3", "tRUE", "nuLL", "inf", "nan", ".infinity", "-.nan", "1 2", "truth", "½",
+            "yes",
+            "no",
+            "on",
+            "off",
+            "y",
+            "n",
+            "1:30",
+            "2026-11-20",
+            "200_000",
+            "0b1",
+            "0x",
+            "0o8",
+            "+0x1",
+            "1e",
+            "e3",
+            ".",
+            "+",
+            "-",
+            "1.2.3",
+            "tRUE",
+            "nuLL",
+            "inf",
+            "nan",
+            ".infinity",
+            "-.nan",
+            "1 2",
+            "truth",
+            "½",
         ];
         for text in strings {
             check(text, &Yaml::String(text.into()));

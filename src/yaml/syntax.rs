@@ -84,18 +84,26 @@ impl Scene<'_> {
                 | ErrorKind::InvalidMappingValueWhitespace
         );
         let line = self.line_start(self.offset);
-        let rest = self.text.get(line..self.line_end(self.offset)).unwrap_or_default();
-        let blank = rest.len() - rest.trim_start_matches([' ', '\t']).len();
-        let in_indentation = rest.get(..blank).unwrap_or_default().find('\t').map(|at| line + at);
-        let start = match in_indentation {
-            Some(start) if start <= self.offset || is_of_tabs => start,
-            Some(_) | None if is_of_tabs => line + rest.find('\t')?,
-            Some(_) | None => return None,
+        // A line that begins with a tab can be taken for a part of the value above it, where the error is then.
+        let next = self.text.get(self.offset..).and_then(|rest| rest.find('\n')).map(|at| self.offset + at + 1);
+        let start = self.tab_in_indentation(line).or_else(|| next.and_then(|next| self.tab_in_indentation(next)));
+        let start = match start {
+            Some(start) => start,
+            None if is_of_tabs => line + self.text.get(line..self.line_end(self.offset))?.find('\t')?,
+            None => return None,
         };
         let tabs = self.text.get(start..).unwrap_or_default().bytes().take_while(|byte| *byte == b'\t').count();
         let message = "a tab stands where YAML wants spaces";
         let help = "indent with spaces; most editors can do that for .yaml files by themselves";
         Some(Diagnostic::error(codes::TAB, span(self.file, start, start + tabs), message).help(help))
+    }
+
+    /// The first tab in the blanks that a line begins with.
+    fn tab_in_indentation(&self, line: usize) -> Option<usize> {
+        let rest = self.text.get(line..self.line_end(line))?;
+        let blank = rest.len() - rest.trim_start_matches([' ', '\t']).len();
+        let is_only_blank = blank == rest.len();
+        rest.get(..blank)?.find('\t').filter(|_| !is_only_blank).map(|at| line + at)
     }
 
     /// An unquoted `{{ … }}` before the error, on its line or where the open brace stands.
@@ -105,7 +113,8 @@ impl Scene<'_> {
         let area = self.text.get(from..end.min(from + 10_000)).or_else(|| self.text.get(from..self.offset))?;
         for (at, _) in area.match_indices("{{") {
             let before = area.get(..at)?;
-            let is_value = before.ends_with(": ") || before.ends_with("- ") || before.ends_with('[') || before.ends_with(", ");
+            let is_value =
+                before.ends_with(": ") || before.ends_with("- ") || before.ends_with('[') || before.ends_with(", ");
             let start = from + at;
             if !is_value || start > self.offset {
                 continue;
@@ -147,7 +156,7 @@ impl Scene<'_> {
             | ErrorKind::InvalidQuotedScalarHexEscape
             | ErrorKind::InvalidUnicodeEscape => {
                 let message = "this is no escape that double quotes know";
-                self.error(&here, message, "write a backslash as \\\\, or use single quotes, which leave it as it is")
+                self.error(&self.bad_escape(), message, "write a backslash as \\\\, or use single quotes, which leave it as it is")
             }
             ErrorKind::UnclosedFlowCollection { .. }
             | ErrorKind::UnexpectedEofFlowSequence
@@ -158,13 +167,16 @@ impl Scene<'_> {
             | ErrorKind::InvalidColonPlacement
             | ErrorKind::InvalidFlowScalarIndent => self.open_bracket(),
             ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
-                let message = format!("`{close}` closes what `{open}` opened");
+                let message = format!("this `{open}` meets a `{close}` before it is closed");
                 let want = if *open == '[' { ']' } else { '}' };
-                self.error(&here, message, format!("write `{want}` here, or look for a bracket that is missing"))
+                let bracket = self.stretch(self.offset, (self.offset + 1).min(self.text.len()));
+                self.error(&bracket, message, format!("close it by `{want}` first"))
             }
-            ErrorKind::MisplacedFlowCollectionEnd => {
-                self.error(&here, "nothing is open that this bracket could close", "delete it, or put the text in quotes")
-            }
+            ErrorKind::MisplacedFlowCollectionEnd => self.error(
+                &here,
+                "nothing is open that this bracket could close",
+                "delete it, or put the text in quotes",
+            ),
             ErrorKind::UnexpectedCharacter { character } => {
                 let message = format!("a value without quotes cannot begin with `{character}`");
                 self.error(&here, message, "put the value in quotes")
@@ -175,22 +187,30 @@ impl Scene<'_> {
             }
             ErrorKind::InvalidBlockScalarHeader => {
                 let message = "text cannot stand behind `|` or `>`";
-                self.error(&here, message, "begin the text on the next line, indented; or put it in quotes on this line")
+                self.error(
+                    &here,
+                    message,
+                    "begin the text on the next line, indented; or put it in quotes on this line",
+                )
             }
             ErrorKind::InvalidBlockScalarIndent => {
                 let message = "this line is indented less than the text block that it belongs to";
                 self.error(&here, message, "indent it as the first line of the block")
             }
-            ErrorKind::CommentNotSeparated => {
-                self.error(&here, "a comment needs a space before its `#`", "put a space before `#`, or quotes around the value")
-            }
+            ErrorKind::CommentNotSeparated => self.error(
+                &here,
+                "a comment needs a space before its `#`",
+                "put a space before `#`, or quotes around the value",
+            ),
             ErrorKind::UndeclaredTagHandle | ErrorKind::ExpectedTagBang | ErrorKind::InvalidTagTerminator => {
                 let message = "this tag is not known";
                 self.error(&here, message, "put the value in quotes if it is meant to begin with `!`")
             }
-            ErrorKind::InvalidIndentation | ErrorKind::ExpectedNodeContent => {
-                self.error(&here, "this is not indented as YAML needs it here", "line it up with the lines it belongs to")
-            }
+            ErrorKind::InvalidIndentation | ErrorKind::ExpectedNodeContent => self.error(
+                &here,
+                "this is not indented as YAML needs it here",
+                "line it up with the lines it belongs to",
+            ),
             other => self.error(&here, format!("this is not valid YAML: {other}"), "see https://yaml.org/spec/1.2.2/"),
         }
     }
@@ -201,7 +221,8 @@ impl Scene<'_> {
         let before = self.text.get(line..self.offset).unwrap_or_default();
         if let Some(first) = before.find(": ") {
             let value = line + first + 1;
-            let start = value + self.text.get(value..).map_or(0, |rest| rest.len() - rest.trim_start_matches(' ').len());
+            let start =
+                value + self.text.get(value..).map_or(0, |rest| rest.len() - rest.trim_start_matches(' ').len());
             let rest = self.text.get(start..self.line_end(start)).unwrap_or_default();
             let rest = without_comment(rest).trim_end();
             let place = span(self.file, start, start + rest.len());
@@ -265,20 +286,54 @@ impl Scene<'_> {
         self.error(&place, "this quote is never closed", "close it at the end of the value")
     }
 
+    /// The first backslash from the error on that begins no escape.
+    fn bad_escape(&self) -> Token {
+        let bytes = self.text.as_bytes();
+        let mut at = self.offset;
+        while let Some(byte) = bytes.get(at) {
+            if *byte != b'\\' {
+                at += 1;
+                continue;
+            }
+            let digits = match bytes.get(at + 1) {
+                Some(b'x') => 2,
+                Some(b'u') => 4,
+                Some(b'U') => 8,
+                Some(known) if b"0abt\tnvfre \"/\\N_LP\r\n".contains(known) => 0,
+                Some(_) | None => break,
+            };
+            let written = bytes.get(at + 2..).unwrap_or_default();
+            if written.iter().take_while(|byte| byte.is_ascii_hexdigit()).count() < digits {
+                break;
+            }
+            at += 2;
+        }
+        if at >= bytes.len() {
+            return self.token();
+        }
+        let length = self.text.get(at..).map_or(0, |rest| rest.chars().take(2).map(char::len_utf8).sum());
+        self.stretch(at, at + length)
+    }
+
     /// A bracket or brace that is not closed, or a missing comma.
     fn open_bracket(&self) -> Diagnostic {
-        let open = self.context.open_flow.unwrap_or(self.offset);
+        let is_at_bracket = self.text.get(self.offset..).is_some_and(|rest| rest.starts_with(['[', '{']));
+        let open = if is_at_bracket { self.offset } else { self.context.open_flow.unwrap_or(self.offset) };
         let bracket = self.stretch(open, (open + 1).min(self.text.len()));
         let closing = if bracket.text == "{" { "}" } else { "]" };
         let is_on_later_line = self.line_start(self.offset) != self.line_start(open);
-        if self.offset >= self.text.trim_end().len() || is_on_later_line {
+        if is_at_bracket || self.offset >= self.text.trim_end().len() || is_on_later_line {
             let message = format!("this `{}` is never closed", bracket.text);
             return self.error(&bracket, message, format!("write `{closing}` where it ends"));
         }
         let here = self.token();
         let message = format!("`{}` cannot stand here: a `,` or `{closing}` is missing before it", here.text);
-        self.error(&here, message, "separate the items by commas, and put text with brackets, commas or colons in quotes")
-            .related(bracket.span, "it began here")
+        self.error(
+            &here,
+            message,
+            "separate the items by commas, and put text with brackets, commas or colons in quotes",
+        )
+        .related(bracket.span, "it began here")
     }
 }
 

@@ -1,0 +1,122 @@
+//! What every command needs to know of where it runs: the project's root, its state folder, the environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::StateArgs;
+use super::exit::Failure;
+use crate::id::RunId;
+use crate::journal::{FaultHook, Journal, OpenMode, Options, RunRow, SqliteJournal};
+use crate::project::{FolderSources, find_root};
+
+/// The folder in the project's root that holds the journal.
+const STATE_FOLDER: &str = ".tol";
+
+/// A project and its state.
+pub struct Context {
+    /// Absolute.
+    pub root: PathBuf,
+    pub state_dir: PathBuf,
+    pub sources: FolderSources,
+}
+
+impl Context {
+    /// The project around a folder or file (the working folder if none is named).
+    pub fn around(place: Option<&Path>, state: &StateArgs) -> Result<Self, Failure> {
+        let here = std::env::current_dir()?;
+        let start = match place.and_then(Path::parent) {
+            Some(folder) => here.join(folder),
+            None => here.clone(),
+        };
+        let start = start.canonicalize().unwrap_or(start);
+        let mut root = find_root(&start, &here);
+        if place.is_some() && !start.starts_with(&root) {
+            root = start;
+        }
+        let state_dir = state.state_dir.clone().map_or_else(|| root.join(STATE_FOLDER), |dir| here.join(dir));
+        let sources = FolderSources::new(&root);
+        Ok(Self { root, state_dir, sources })
+    }
+
+    /// A file's path within the project, with `/`.
+    pub fn within(&self, file: &Path) -> Result<String, Failure> {
+        let here = std::env::current_dir()?;
+        let folder = here.join(file.parent().unwrap_or(Path::new("")));
+        let folder = folder.canonicalize().unwrap_or(folder);
+        let name = file.file_name().ok_or_else(|| Failure::invalid(format!("{}: is no file", file.display())))?;
+        let whole = folder.join(name);
+        let inside = whole.strip_prefix(&self.root).map_err(|_| Failure::invalid(format!("{}: lies outside the project {}", file.display(), self.root.display())))?;
+        let parts: Vec<&str> = inside.iter().map(|part| part.to_str()).collect::<Option<_>>().ok_or_else(|| Failure::invalid(format!("{}: the path is not UTF-8", file.display())))?;
+        Ok(parts.join("/"))
+    }
+
+    /// The journal, to write in.
+    pub fn journal(&self) -> Result<Arc<SqliteJournal>, Failure> {
+        let options = Options { fault: super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>), ..Options::default() };
+        Ok(Arc::new(SqliteJournal::open_with(&self.state_dir, OpenMode::ReadWrite, options)?))
+    }
+
+    /// The journal, to read; none if nothing has run here yet.
+    pub fn journal_to_read(&self) -> Result<Option<SqliteJournal>, Failure> {
+        match SqliteJournal::open(&self.state_dir, OpenMode::ReadOnly) {
+            Ok(journal) => Ok(Some(journal)),
+            Err(crate::journal::JournalError::Absent { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The run that an id or the beginning of one names.
+    pub fn find(&self, journal: Option<&dyn Journal>, text: &str) -> Result<RunRow, Failure> {
+        let none = || Failure::failed(format!("there is no run `{text}`; `tol runs list` shows those that there are"));
+        let journal = journal.ok_or_else(none)?;
+        if let Some(row) = journal.run(&RunId::new(text))? {
+            return Ok(row);
+        }
+        let mut rows = journal.find_run(text)?;
+        match (rows.pop(), rows.len()) {
+            (Some(row), 0) if !text.is_empty() => Ok(row),
+            (Some(_), more) if more > 0 => Err(Failure::failed(format!("`{text}` is the beginning of {} runs; give more of it", more + 1))),
+            _ => Err(none()),
+        }
+    }
+
+    /// The caller's environment, with what `.env` in the root adds: a variable that is set wins.
+    pub fn environment(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let mut env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let file = self.root.join(".env");
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(env),
+            Err(error) => return Err(Failure::invalid(format!("{}: {error}", file.display()))),
+        };
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let assignment = line.strip_prefix("export ").unwrap_or(line);
+            let Some((name, value)) = assignment.split_once('=') else {
+                return Err(Failure::invalid(format!("{}:{}: expected NAME=VALUE", file.display(), number + 1)));
+            };
+            let value = value.trim();
+            let quoted = |quote: char| value.len() >= 2 && value.starts_with(quote) && value.ends_with(quote);
+            let value = if quoted('"') || quoted('\'') { &value[1..value.len() - 1] } else { value };
+            env.entry(name.trim().to_owned()).or_insert_with(|| value.to_owned());
+        }
+        Ok(env)
+    }
+}
+
+/// Who gives a command, for the record.
+pub fn user(given: Option<&str>) -> String {
+    given
+        .map(str::to_owned)
+        .or_else(|| std::env::var("TOL_USER").ok())
+        .or_else(|| std::env::var("USER").ok())
+        .or_else(|| std::env::var("LOGNAME").ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}

@@ -1,0 +1,111 @@
+//! `tol run`: check, accept, drive.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::args::{ResumeArgs, RunArgs};
+use super::context::Context;
+use super::drive::{Start, Surroundings, drive};
+use super::exit::{DONE, Failure, INVALID};
+use super::{dry_run, git, params, resume};
+use crate::compile::{CheckOptions, Program, check};
+use crate::diagnostic::{Files, Severity, render_human};
+use crate::id::RunId;
+use crate::journal::NewRun;
+use crate::runtime::{Clock, StartRun, SystemClock};
+use crate::scheduler::{Accepted, Options, ReusedStep};
+
+/// Runs a pipeline file.
+pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
+    if arguments.resume {
+        let run = arguments.file.to_string_lossy().into_owned();
+        return resume::run(&ResumeArgs { run, watch: arguments.watch.clone(), state: arguments.state.clone() });
+    }
+    if !arguments.file.is_file() {
+        let why = if arguments.file.is_dir() { "is a folder, not a pipeline file" } else { "there is no such file" };
+        return Err(Failure::invalid(format!("{}: {why}", arguments.file.display())));
+    }
+    let context = Context::around(Some(&arguments.file), &arguments.state)?;
+    let path = context.within(&arguments.file)?;
+    let Some(program) = compile(&context, &path, arguments.env.clone())? else { return Ok(INVALID) };
+    let params = params::read(&program.root, &arguments.params, arguments.params_file.as_deref(), arguments.env.as_deref())?;
+    let environment = context.environment()?;
+    let options = Options { max_parallel: arguments.max_parallel, profile: arguments.env.clone() };
+    let new = NewRunOf { program, params, options, parent: None, reused: Vec::new() };
+    if arguments.dry_run {
+        let json = arguments.watch.format == Some(super::args::RunFormat::Json);
+        print!("{}", dry_run::text(&new.program, new.accepted(RunId::new("dry-run"), &environment), json));
+        return Ok(DONE);
+    }
+    start(&context, new, environment, &arguments.watch)
+}
+
+/// A run that is to be accepted.
+pub struct NewRunOf {
+    pub program: Arc<Program>,
+    pub params: Map<String, Value>,
+    pub options: Options,
+    pub parent: Option<RunId>,
+    pub reused: Vec<ReusedStep>,
+}
+
+impl NewRunOf {
+    fn accepted(&self, run: RunId, environment: &BTreeMap<String, String>) -> Accepted {
+        let listed = self.program.pipelines.values().flat_map(|pipeline| &pipeline.pipeline.inherit_env);
+        let mut names: Vec<&str> = listed.map(|name| &*name.value).collect();
+        names.sort_unstable();
+        names.dedup();
+        let env = names.into_iter().filter_map(|name| Some((name.to_owned(), Value::String(environment.get(name)?.clone()))));
+        Accepted {
+            run,
+            definition_hash: self.program.hash.to_string(),
+            params: self.params.clone(),
+            env: env.collect(),
+            options: self.options.clone(),
+            parent: self.parent.clone(),
+            reused: self.reused.clone(),
+        }
+    }
+}
+
+/// Accepts a run and drives it.
+pub fn start(context: &Context, new: NewRunOf, environment: BTreeMap<String, String>, watch: &super::args::WatchArgs) -> Result<u8, Failure> {
+    let program = new.program.clone();
+    let files: Vec<String> = program.sources.0.keys().cloned().collect();
+    let root = context.root.clone();
+    let asked = std::thread::spawn(move || git::state_of(&root, &files));
+    let journal = context.journal()?;
+    let definition = serde_json::to_vec(&program.sources).map_err(|error| Failure::failed(error.to_string()))?;
+    let git = asked.join().unwrap_or_default();
+    let accepted = new.accepted(RunId::new(&uuid::Uuid::now_v7().to_string()), &environment);
+    let row = NewRun {
+        pipeline: program.root.pipeline.name.value.to_string(),
+        path: program.root.pipeline.path.to_string(),
+        definition_hash: program.hash.to_string(),
+        definition: Arc::from(definition),
+        git_commit: git.commit,
+        git_dirty: git.dirty,
+        parent: new.parent.clone(),
+        started_at: SystemClock.now(),
+    };
+    let start = StartRun { program, accepted, row, watcher: None };
+    let surroundings =
+        Surroundings { root: &context.root, state_dir: &context.state_dir, journal, environment, watch, cancel: None };
+    drive(Start::New(Box::new(start)), surroundings)
+}
+
+/// Checks a pipeline and all that it names. What is wrong goes to stderr; none if it cannot run.
+pub fn compile(context: &Context, path: &str, profile: Option<String>) -> Result<Option<Arc<Program>>, Failure> {
+    let mut files = Files::default();
+    let mut diagnostics = Vec::new();
+    let program = check(path, &context.sources, &mut files, &mut diagnostics, &CheckOptions { profile });
+    if program.is_some() {
+        diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Warning);
+    }
+    if !diagnostics.is_empty() {
+        eprint!("{}", render_human(&files, &diagnostics, super::progress::colour_of_stderr()));
+    }
+    Ok(program.map(Arc::new))
+}

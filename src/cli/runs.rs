@@ -1,0 +1,346 @@
+//! `tol runs`: list, show, logs, cancel, pause, resume, rerun, prune.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::args::{ListArgs, LogsArgs, PruneArgs, RerunArgs, RunRef, RunsCommand, ShowArgs, StateArgs, TextFormat, WatchArgs};
+use super::context::{Context, user};
+use super::exit::{DONE, Failure, INVALID};
+use super::run::{NewRunOf, compile, start};
+use crate::compile::Program;
+use crate::handler::logs::{self, Source};
+use crate::id::RunId;
+use crate::journal::{Claim, Journal, ListFilter, RunRow, SqliteJournal, StateFolder};
+use crate::report::{summary, summary_text};
+use crate::runtime::{Clock, ControlCommand, Rebuilt, SystemClock, leave_command, rebuild};
+use crate::scheduler::{ReusedStep, State, StepStatus, UnitKey};
+use crate::time::{Timestamp, format_duration, parse_duration};
+
+/// Does what a subcommand says.
+pub fn run(command: RunsCommand) -> Result<u8, Failure> {
+    match command {
+        RunsCommand::List(arguments) => list(&arguments),
+        RunsCommand::Show(arguments) => show(&arguments),
+        RunsCommand::Logs(arguments) => show_logs(&arguments),
+        RunsCommand::Cancel(arguments) => cancel(&arguments),
+        RunsCommand::Pause(arguments) => pause(&arguments, true),
+        RunsCommand::Resume(arguments) => pause(&arguments, false),
+        RunsCommand::Rerun(arguments) => rerun(&arguments),
+        RunsCommand::Prune(arguments) => prune(&arguments),
+    }
+}
+
+fn open(state: &StateArgs) -> Result<(Context, Option<SqliteJournal>), Failure> {
+    let context = Context::around(None, state)?;
+    let journal = context.journal_to_read()?;
+    Ok((context, journal))
+}
+
+fn find(context: &Context, journal: Option<&SqliteJournal>, run: &str) -> Result<RunRow, Failure> {
+    context.find(journal.map(|journal| journal as &dyn Journal), run)
+}
+
+/// A row in the contract's shape.
+fn row_object(row: &RunRow, now: Timestamp) -> Value {
+    let duration = row.finished_at.unwrap_or(now).since(row.started_at);
+    json!({
+        "run_id": row.run.as_str(),
+        "pipeline": row.pipeline,
+        "status": row.status,
+        "paused": row.paused,
+        "started_at": row.started_at.to_string(),
+        "duration_ms": u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        "parent": row.parent.as_ref().map(RunId::as_str),
+        "definition": { "hash": row.definition_hash, "git_commit": row.git_commit, "git_dirty": row.git_dirty },
+    })
+}
+
+fn list(arguments: &ListArgs) -> Result<u8, Failure> {
+    let (_, journal) = open(&arguments.state)?;
+    let filter = ListFilter { status: arguments.status.clone(), pipeline: arguments.pipeline.clone(), limit: Some(arguments.limit) };
+    let rows = match &journal {
+        Some(journal) => journal.list(&filter)?,
+        None => Vec::new(),
+    };
+    let now = SystemClock.now();
+    match arguments.format {
+        TextFormat::Json => println!("{}", Value::Array(rows.iter().map(|row| row_object(row, now)).collect())),
+        TextFormat::Text if rows.is_empty() => eprintln!("no runs here yet"),
+        TextFormat::Text => {
+            let width = rows.iter().map(|row| row.pipeline.chars().count()).max().unwrap_or(0).max(8);
+            println!("{:36}  {:width$}  {:16}  {:24}  DURATION", "RUN", "PIPELINE", "STATUS", "STARTED");
+            for row in &rows {
+                let status = if row.paused { format!("{} paused", row.status) } else { row.status.clone() };
+                let duration = format_duration(row.finished_at.unwrap_or(now).since(row.started_at));
+                println!("{:36}  {:width$}  {status:16}  {:24}  {duration}", row.run.as_str(), row.pipeline, row.started_at.to_string());
+            }
+        }
+    }
+    Ok(DONE)
+}
+
+fn show(arguments: &ShowArgs) -> Result<u8, Failure> {
+    let (context, journal) = open(&arguments.state)?;
+    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    let Some(journal) = journal else { return Ok(DONE) };
+    let Rebuilt { state, history, .. } = rebuild(&journal, &row.run)?;
+    if arguments.history {
+        for (number, stamped) in history.iter().enumerate() {
+            println!("{}", json!({ "seq": number + 1, "time": stamped.at.to_string(), "event": stamped.event }));
+        }
+        return Ok(DONE);
+    }
+    match arguments.format {
+        TextFormat::Json => {
+            let mut object = summary(&state);
+            if let (Value::Object(object), Value::Object(row)) = (&mut object, row_object(&row, SystemClock.now())) {
+                for (key, value) in row {
+                    object.entry(key).or_insert(value);
+                }
+            }
+            println!("{object}");
+        }
+        TextFormat::Text => show_text(&row, &state),
+    }
+    Ok(DONE)
+}
+
+fn show_text(row: &RunRow, state: &State) {
+    println!("{}", summary_text(state).trim_end());
+    println!("started {}{}", state.started_at, if state.paused { "  paused" } else { "" });
+    if let Some(owner) = &row.owner {
+        println!("driven by {owner}");
+    }
+    if let Some(parent) = &row.parent {
+        println!("rerun of {parent}");
+    }
+    let commit = row.git_commit.as_deref().map_or(String::new(), |commit| {
+        let dirty = if row.git_dirty == Some(true) { ", with changes" } else { "" };
+        format!("  commit {commit}{dirty}")
+    });
+    println!("definition {}{commit}\n", &row.definition_hash[..row.definition_hash.len().min(16)]);
+    let Value::Object(object) = summary(state) else { return };
+    let Some(Value::Object(steps)) = object.get("steps") else { return };
+    let width = steps.keys().map(|path| path.chars().count()).max().unwrap_or(0);
+    for (path, step) in steps {
+        let text = |key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut line = format!("{path:width$}  {:10}", text("status"));
+        match step.get("attempts").and_then(Value::as_u64) {
+            Some(attempts) if attempts > 1 => line.push_str(&format!("  {attempts} attempts")),
+            _ => {}
+        }
+        if step.get("cached") == Some(&Value::Bool(true)) {
+            line.push_str("  cached");
+        }
+        let why = step.pointer("/error/message").and_then(Value::as_str).map_or_else(|| text("reason"), str::to_owned);
+        if !why.is_empty() {
+            line.push_str(&format!("  {}", why.lines().next().unwrap_or_default()));
+        }
+        println!("{}", line.trim_end());
+    }
+}
+
+fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
+    let (context, journal) = open(&arguments.state)?;
+    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    let all = logs::list(&context.state_dir, &row.run)?;
+    let wanted: Vec<_> = all
+        .iter()
+        .filter(|log| {
+            arguments.step.as_deref().is_none_or(|step| {
+                let path = log.unit.as_str();
+                path == step || log.unit.split_item().0 == step || path.strip_prefix(step).is_some_and(|rest| rest.starts_with('/'))
+            })
+        })
+        .collect();
+    if let Some(step) = arguments.step.as_deref().filter(|_| wanted.is_empty()) {
+        let known = journal.as_ref().and_then(|journal| rebuild(journal, &row.run).ok()).is_some_and(|rebuilt| rebuilt.state.find(&crate::id::UnitPath::new(step)).is_some());
+        return if known {
+            eprintln!("{step} printed nothing");
+            Ok(DONE)
+        } else {
+            Err(Failure::failed(format!("`{step}` is not a step of run {}", row.run)))
+        };
+    }
+    for log in wanted {
+        let attempt = if log.attempt > 1 { format!(" attempt {}", log.attempt) } else { String::new() };
+        for piece in logs::read(log)? {
+            let piece = piece?;
+            let mark = match piece.source {
+                Source::Err => "!",
+                Source::Out => "|",
+                Source::Note => "#",
+            };
+            for line in piece.text.lines() {
+                println!("{}{attempt} {mark} {line}", log.unit);
+            }
+        }
+    }
+    Ok(DONE)
+}
+
+fn cancel(arguments: &RunRef) -> Result<u8, Failure> {
+    let (context, journal) = open(&arguments.state)?;
+    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    drop(journal);
+    let by = user(None);
+    let journal = context.journal()?;
+    if let Claim::Held { .. } = journal.claim(&row.run)? {
+        let reply = leave_command(&*journal, &SystemClock, &row.run, &ControlCommand::Cancel { by })?;
+        journal.close();
+        if let Some(why) = reply.refused {
+            return Err(Failure::failed(why));
+        }
+        println!("{}: cancelling", row.run);
+        return Ok(DONE);
+    }
+    let ended = rebuild(&*journal, &row.run)?.state.verdict;
+    journal.release(&row.run)?;
+    journal.close();
+    if let Some(verdict) = ended {
+        return Err(Failure::failed(format!("run {} has ended ({}); there is nothing to cancel", row.run, verdict.status.as_str())));
+    }
+    // Nothing drives it: what has to run at its end (`finally`, hooks) runs here.
+    let watch = WatchArgs { format: None, quiet: true, fail_on: None, detach_on_wait: true };
+    super::resume::take_up(&context, &row.run, &watch, Some(by))?;
+    Ok(DONE)
+}
+
+fn pause(arguments: &RunRef, on: bool) -> Result<u8, Failure> {
+    let (context, journal) = open(&arguments.state)?;
+    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    drop(journal);
+    let by = user(None);
+    let command = if on { ControlCommand::Pause { by } } else { ControlCommand::Unpause { by } };
+    let journal = context.journal()?;
+    let reply = leave_command(&*journal, &SystemClock, &row.run, &command)?;
+    journal.close();
+    if let Some(why) = reply.refused {
+        return Err(Failure::failed(why));
+    }
+    println!("{}: {}", row.run, if on { "paused; `tol runs resume` lifts it" } else { "goes on" });
+    Ok(DONE)
+}
+
+fn rerun(arguments: &RerunArgs) -> Result<u8, Failure> {
+    let (context, journal) = open(&arguments.state)?;
+    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    let Some(journal) = journal else { return Ok(DONE) };
+    let before = rebuild(&journal, &row.run)?.state;
+    drop(journal);
+    if before.verdict.is_none() {
+        return Err(Failure::failed(format!("run {} has not ended; resume or cancel it first", row.run)));
+    }
+    let profile = before.accepted.options.profile.clone();
+    let program = if arguments.latest {
+        match compile(&context, &row.path, profile.clone())? {
+            Some(program) => program,
+            None => return Ok(INVALID),
+        }
+    } else {
+        before.program.clone()
+    };
+    let reused = reused_steps(&before, &program, arguments)?;
+    let params = crate::compile::complete_params(&program.root, before.accepted.params.clone(), profile.as_deref())
+        .map_err(|problems| Failure::invalid(problems.join("\n")))?;
+    let new = NewRunOf { program, params, options: before.accepted.options.clone(), parent: Some(row.run), reused };
+    let environment = context.environment()?;
+    start(&context, new, environment, &arguments.watch)
+}
+
+/// The steps whose results are taken over: all but those that are to run and what depends on them.
+fn reused_steps(before: &State, program: &Arc<Program>, arguments: &RerunArgs) -> Result<Vec<ReusedStep>, Failure> {
+    let graph = &program.root.graph;
+    let root = &before.scopes[0];
+    let mut again = vec![false; graph.names.len()];
+    match &arguments.from {
+        Some(step) => match graph.index.get(step.as_str()) {
+            Some(number) => again[*number as usize] = true,
+            None => {
+                let near = crate::diagnostic::nearest(step, graph.names.iter().map(|name| &**name));
+                let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                return Err(Failure::invalid(format!("`{step}` is not a step of this pipeline{hint}")));
+            }
+        },
+        None if !arguments.failed => return Ok(Vec::new()),
+        None => {}
+    }
+    for (number, name) in graph.names.iter().enumerate() {
+        let unit = root.find_step(name).and_then(|step| before.unit(UnitKey::whole(0, step)));
+        let item_failed = root.find_step(name).and_then(|step| root.steps[step as usize].fan.as_ref()).is_some_and(|fan| fan.items.iter().any(|item| item.status.is_failure()));
+        let kept = unit.is_some_and(|unit| match unit.status {
+            StepStatus::Succeeded => !(arguments.failed && item_failed),
+            StepStatus::Skipped => true,
+            StepStatus::Failed | StepStatus::TimedOut => !arguments.failed && unit.tolerated,
+            StepStatus::Pending | StepStatus::Running | StepStatus::Waiting | StepStatus::Cancelled | StepStatus::Unknown => false,
+        });
+        // What never had a result has none to take over; `finally` belongs to each run anew.
+        again[number] |= !kept && (arguments.failed || unit.is_none_or(|unit| !unit.status.is_failure())) || number as u32 >= graph.first_finally;
+    }
+    spread(graph, &mut again);
+    if !again.iter().take(graph.first_finally as usize).any(|again| *again) {
+        return Err(Failure::failed("nothing failed in that run: there is nothing to run again"));
+    }
+    let mut reused = Vec::new();
+    for (number, name) in graph.names.iter().enumerate().filter(|(number, _)| !again[*number]) {
+        let Some(unit) = root.find_step(name).and_then(|step| before.unit(UnitKey::whole(0, step))) else { continue };
+        let _ = number;
+        reused.push(ReusedStep {
+            step: name.to_string(),
+            status: unit.status,
+            outputs: unit.outputs.clone(),
+            failure: unit.failure.as_deref().cloned(),
+            reason: unit.reason().map(str::to_owned),
+            attempts: unit.attempt,
+        });
+    }
+    Ok(reused)
+}
+
+/// Marks everything that depends on a marked step.
+fn spread(graph: &crate::graph::StepGraph, marked: &mut [bool]) {
+    let mut open: Vec<u32> = (0..marked.len() as u32).filter(|step| marked[*step as usize]).collect();
+    while let Some(step) = open.pop() {
+        for dependant in graph.dependants(step) {
+            if !std::mem::replace(&mut marked[dependant as usize], true) {
+                open.push(dependant);
+            }
+        }
+    }
+}
+
+fn prune(arguments: &PruneArgs) -> Result<u8, Failure> {
+    let (context, reading) = open(&arguments.state)?;
+    if reading.is_none() {
+        eprintln!("no runs here yet");
+        return Ok(DONE);
+    }
+    drop(reading);
+    let settings = crate::compile::settings(&context.sources);
+    let older_than = match &arguments.older_than {
+        Some(text) => Some(parse_duration(text).map_err(|error| Failure::invalid(format!("--older-than: {error}; write 30d, for example")))?),
+        None => settings.retention_days.map(|days| std::time::Duration::from_secs(u64::from(days) * 86_400)),
+    };
+    let keep = arguments.keep.or(settings.retention_runs.map(u64::from));
+    if older_than.is_none() && keep.is_none() {
+        return Err(Failure::invalid("say which runs: --older-than 30d, --keep 100, or `retention:` in duo-agent.config.yaml"));
+    }
+    let now = SystemClock.now();
+    let before = older_than.map(|length| Timestamp(now.0.saturating_sub(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))));
+    let journal = context.journal()?;
+    let gone = journal.prune(before, keep, arguments.dry_run)?;
+    journal.close();
+    let folder = StateFolder::new(context.state_dir.clone());
+    for run in &gone {
+        if !arguments.dry_run
+            && let Err(error) = std::fs::remove_dir_all(folder.run(run))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            eprintln!("warning: {}: {error}", folder.run(run).display());
+        }
+        println!("{run}");
+    }
+    eprintln!("{} {} runs", if arguments.dry_run { "would remove" } else { "removed" }, gone.len());
+    Ok(DONE)
+}

@@ -1,0 +1,441 @@
+//! The loop itself: one task that owns every run of the process.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::control::{ControlCommand, ControlReply};
+use super::live::Live;
+use super::{Clock, RuntimeError};
+use crate::compile::Program;
+use crate::dispatch::{Dispatch, Report, Stop};
+use crate::id::{LeaseToken, RunId};
+use crate::journal::{CachePut, CommandReply, Journal, JournalError, NewRun};
+use crate::scheduler::{
+    Accepted, Effect, Event, Input, Note, PreparedWork, Rejection, RunStatus, State, StepStatus, UnitKey, admit, prepare,
+};
+use crate::task::Outcome;
+use crate::time::Timestamp;
+
+/// How often commands of other processes are looked for. One look costs a few microseconds.
+const COMMAND_POLL: Duration = Duration::from_millis(50);
+/// How many messages are taken in before what they led to is written: bounds both latency and the size of a batch.
+const MESSAGES_PER_TURN: usize = 4096;
+
+/// What an engine works with.
+pub struct EngineConfig {
+    pub journal: Arc<dyn Journal>,
+    pub clock: Arc<dyn Clock>,
+    /// The project's absolute folder.
+    pub root: Arc<str>,
+    /// Whether other processes may leave commands for this one's runs.
+    pub takes_commands: bool,
+}
+
+/// A run to start.
+pub struct StartRun {
+    pub program: Arc<Program>,
+    pub accepted: Accepted,
+    pub row: NewRun,
+    pub watcher: Option<mpsc::UnboundedSender<RunEvent>>,
+}
+
+/// What a watcher of a run is told, each once it is durable.
+pub enum RunEvent {
+    Note { at: Timestamp, note: Note },
+    /// Only a person can move the run on; with the units that wait.
+    Waiting { questions: Vec<(crate::id::UnitPath, StepStatus)> },
+    /// The run has ended, or was given up by this process (`state.verdict` tells which).
+    Ended(Box<State>),
+    /// The journal cannot be written: nothing more happens here.
+    Failed(RuntimeError),
+}
+
+enum Message {
+    Start(Box<StartRun>),
+    Adopt { state: Box<State>, watcher: Option<mpsc::UnboundedSender<RunEvent>> },
+    Input { run: RunId, input: Input, reply: Option<oneshot::Sender<Result<(), RuntimeError>>> },
+    Detach(RunId),
+    Durable { run: RunId, seq: u64, result: Result<(), JournalError> },
+    Close,
+}
+
+/// A handle to the loop.
+#[derive(Clone)]
+pub struct Engine {
+    sender: mpsc::UnboundedSender<Message>,
+}
+
+impl Engine {
+    /// Starts the loop on the current tokio runtime. `connect` gets the channel for reports and gives the dispatch.
+    pub fn start(
+        config: EngineConfig,
+        connect: impl FnOnce(mpsc::UnboundedSender<Report>) -> Arc<dyn Dispatch>,
+    ) -> (Self, tokio::task::JoinHandle<Result<(), RuntimeError>>) {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let (report_sender, reports) = mpsc::unbounded_channel();
+        let dispatch = connect(report_sender);
+        let turn = Loop {
+            config,
+            dispatch,
+            inbox,
+            reports,
+            sender: sender.clone(),
+            live: HashMap::new(),
+            touched: Vec::new(),
+            closing: false,
+            dead: None,
+        };
+        (Self { sender }, tokio::spawn(turn.run()))
+    }
+
+    /// Accepts a run. Its watcher hears of it once the acceptance is durable.
+    pub fn run(&self, start: StartRun) {
+        self.tell(Message::Start(Box::new(start)));
+    }
+
+    /// Takes over a run that was rebuilt from the journal and whose owner this process is.
+    pub fn adopt(&self, state: State, watcher: Option<mpsc::UnboundedSender<RunEvent>>) {
+        self.tell(Message::Adopt { state: Box::new(state), watcher });
+    }
+
+    /// Offers an input; the answer comes when it is taken in (not yet durable) or refused.
+    pub async fn input(&self, run: &RunId, input: Input) -> Result<(), RuntimeError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Input { run: run.clone(), input, reply: Some(reply) });
+        answer.await.unwrap_or(Err(RuntimeError::Stopped))
+    }
+
+    /// Gives a run up without ending it: the watcher gets its state, and another process may take it.
+    pub fn detach(&self, run: &RunId) {
+        self.tell(Message::Detach(run.clone()));
+    }
+
+    /// Ends the loop once its runs have ended.
+    pub fn close(&self) {
+        self.tell(Message::Close);
+    }
+
+    fn tell(&self, message: Message) {
+        // A loop that has ended has told its watchers why.
+        let _ = self.sender.send(message);
+    }
+}
+
+struct Loop {
+    config: EngineConfig,
+    dispatch: Arc<dyn Dispatch>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    sender: mpsc::UnboundedSender<Message>,
+    live: HashMap<RunId, Live>,
+    /// Runs with something to write, each once.
+    touched: Vec<RunId>,
+    closing: bool,
+    dead: Option<RuntimeError>,
+}
+
+impl Loop {
+    async fn run(mut self) -> Result<(), RuntimeError> {
+        let mut poll = tokio::time::interval(COMMAND_POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if let Some(error) = self.dead.take() {
+                for live in self.live.values_mut() {
+                    live.tell(RunEvent::Failed(error.clone()));
+                }
+                return Err(error);
+            }
+            if self.closing && self.live.is_empty() {
+                return Ok(());
+            }
+            let next = self.live.values().filter_map(|live| live.state.next_timer()).min();
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.on_message(message),
+                    None => return Ok(()),
+                },
+                Some(report) = self.reports.recv() => self.on_report(report),
+                () = sleep_until(next, self.config.clock.now()) => self.on_time(),
+                _ = poll.tick(), if self.config.takes_commands && !self.live.is_empty() => self.on_commands(),
+            }
+            self.drain();
+            self.flush();
+        }
+    }
+
+    /// Takes in what else is there already, so that it is written together.
+    fn drain(&mut self) {
+        for _ in 0..MESSAGES_PER_TURN {
+            match (self.reports.try_recv(), self.inbox.try_recv()) {
+                (Err(_), Err(_)) => break,
+                (report, message) => {
+                    if let Ok(report) = report {
+                        self.on_report(report);
+                    }
+                    if let Ok(message) = message {
+                        self.on_message(message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Start(start) => self.on_start(*start),
+            Message::Adopt { state, watcher } => {
+                let run = state.run.clone();
+                self.live.insert(run.clone(), Live::new(*state, watcher));
+                if let Err(error) = self.take_in(&run, Input::Recover)
+                    && let Some(live) = self.live.remove(&run)
+                    && let Some(watcher) = live.watcher
+                {
+                    let _ = watcher.send(RunEvent::Failed(error));
+                }
+            }
+            Message::Input { run, input, reply } => {
+                let result = self.take_in(&run, input);
+                if let Some(reply) = reply {
+                    let _ = reply.send(result);
+                }
+            }
+            Message::Detach(run) => self.let_go(&run),
+            Message::Durable { run, seq, result } => match result {
+                Ok(()) => self.on_durable(&run, seq),
+                Err(error) => self.dead = Some(RuntimeError::Journal(error)),
+            },
+            Message::Close => self.closing = true,
+        }
+    }
+
+    fn on_start(&mut self, start: StartRun) {
+        let at = start.row.started_at;
+        let accepted = Arc::new(start.accepted);
+        let run = accepted.run.clone();
+        let state = State::new(start.program, accepted.clone(), at);
+        let mut live = Live::new(state, start.watcher);
+        live.accept(Box::new(start.row));
+        self.live.insert(run.clone(), live);
+        self.record(&run, at, Event::Accepted(Box::new((*accepted).clone())));
+    }
+
+    fn on_report(&mut self, report: Report) {
+        let input = Input::Report { unit: report.unit, token: report.token, outcome: report.outcome, draw: draw() };
+        // A late report is no error: the attempt that it belongs to is over.
+        let _ = self.take_in(&report.run, input);
+    }
+
+    fn on_time(&mut self) {
+        let now = self.config.clock.now();
+        let due: Vec<RunId> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.state.next_timer().is_some_and(|at| at <= now))
+            .map(|(run, _)| run.clone())
+            .collect();
+        for run in due {
+            let _ = self.take_in(&run, Input::Time);
+        }
+    }
+
+    /// Holds an input against its run; an event that comes of it is recorded.
+    fn take_in(&mut self, run: &RunId, input: Input) -> Result<(), RuntimeError> {
+        let Some(live) = self.live.get_mut(run) else { return Err(RuntimeError::NoSuchRun(run.to_string())) };
+        let now = self.config.clock.now().max(live.state.now);
+        let event = admit(&live.state, input, now)?;
+        if let Event::Reported { token, outcome, .. } = &event {
+            let use_ = live.cache_uses.remove(&token.0);
+            if let (Some(cache), Outcome::Succeeded { outputs, cached: false, .. }) = (use_, outcome)
+                && let Ok(value) = serde_json::to_vec(outputs)
+            {
+                live.keep(CachePut { key: cache.key, value, expires_at: cache.ttl.map(|ttl| now.plus(ttl)), created_at: now });
+            }
+        }
+        self.record(run, now, event);
+        Ok(())
+    }
+
+    fn record(&mut self, run: &RunId, at: Timestamp, event: Event) {
+        let Some(live) = self.live.get_mut(run) else { return };
+        if let Err(problem) = live.record(at, event) {
+            self.dead = Some(RuntimeError::Refused(format!("an event of run {run} cannot be written: {problem}")));
+            return;
+        }
+        self.touch(run);
+    }
+
+    fn touch(&mut self, run: &RunId) {
+        if let Some(live) = self.live.get_mut(run)
+            && !std::mem::replace(&mut live.touched, true)
+        {
+            self.touched.push(run.clone());
+        }
+    }
+
+    /// Hands everything that is to be written to the journal.
+    fn flush(&mut self) {
+        for run in std::mem::take(&mut self.touched) {
+            let Some(live) = self.live.get_mut(&run) else { continue };
+            live.touched = false;
+            let seq = live.state.seq;
+            if let Some(batch) = live.batch() {
+                let sender = self.sender.clone();
+                self.config.journal.append(
+                    batch,
+                    Box::new(move |result| {
+                        let _ = sender.send(Message::Durable { run, seq, result });
+                    }),
+                );
+            }
+        }
+    }
+
+    fn on_durable(&mut self, run: &RunId, seq: u64) {
+        loop {
+            let Some(live) = self.live.get_mut(run) else { return };
+            let Some((_, at, effects)) = live.due(seq) else { break };
+            for effect in effects {
+                self.perform(run, at, effect);
+            }
+        }
+        self.look_for_waiting(run);
+    }
+
+    fn perform(&mut self, run: &RunId, at: Timestamp, effect: Effect) {
+        let Some(live) = self.live.get_mut(run) else { return };
+        match effect {
+            Effect::Note(note) => live.tell(RunEvent::Note { at, note }),
+            Effect::Dispatch { unit, token } => self.hand_out(run, unit, token),
+            Effect::RecordStart { unit, token } => {
+                let unit = live.state.path(unit);
+                let _ = self.take_in(run, Input::Start { unit, token });
+            }
+            Effect::Stop { unit, token, now } => {
+                let path = live.state.path(unit);
+                self.dispatch.stop(run, &path, token, if now { Stop::Now } else { Stop::Graceful });
+            }
+            Effect::Finish => self.let_go(run),
+        }
+    }
+
+    /// Fills in a unit's work and gives it to a worker, unless it needs none.
+    fn hand_out(&mut self, run: &RunId, unit: UnitKey, token: LeaseToken) {
+        let Some(live) = self.live.get_mut(run) else { return };
+        if live.state.unit(unit).is_none_or(|at| at.token != token.0) {
+            return;
+        }
+        let mark = uuid::Uuid::new_v4().simple().to_string();
+        let prepared = prepare(&live.state, unit, token, &self.config.root, &mark);
+        let path = live.state.path(unit);
+        let mut outcome = None;
+        if let Some(cache) = prepared.cache {
+            match self.config.journal.cached(&cache.key, self.config.clock.now()) {
+                Ok(Some(value)) => outcome = cached_outcome(&value),
+                Ok(None) => {}
+                Err(error) => {
+                    self.dead = Some(RuntimeError::Journal(error));
+                    return;
+                }
+            }
+            if outcome.is_none() {
+                live.cache_uses.insert(token.0, cache);
+            }
+        }
+        let outcome = match (outcome, prepared.work) {
+            (Some(outcome), _) | (None, PreparedWork::Outcome(outcome)) => outcome,
+            (None, PreparedWork::Task(task)) => return self.dispatch.dispatch(*task),
+        };
+        let _ = self.take_in(run, Input::Report { unit: path, token, outcome, draw: draw() });
+    }
+
+    /// The run is no longer this process's: it has ended, or it waits for somebody else.
+    fn let_go(&mut self, run: &RunId) {
+        let Some(live) = self.live.remove(run) else { return };
+        if let Err(error) = self.config.journal.release(run) {
+            self.dead = Some(RuntimeError::Journal(error));
+        }
+        if let Some(watcher) = live.watcher {
+            let _ = watcher.send(RunEvent::Ended(Box::new(live.state)));
+        }
+    }
+
+    fn look_for_waiting(&mut self, run: &RunId) {
+        let Some(live) = self.live.get_mut(run) else { return };
+        if live.state.out > 0 || !live.is_quiet() || live.state.status() != RunStatus::Waiting {
+            live.told_waiting &= live.state.out == 0;
+            return;
+        }
+        if std::mem::replace(&mut live.told_waiting, true) {
+            return;
+        }
+        let state = &live.state;
+        let questions = state
+            .open_questions()
+            .map(|key| (state.path(key), state.unit(key).map_or(StepStatus::Unknown, |unit| unit.status)))
+            .collect();
+        live.tell(RunEvent::Waiting { questions });
+    }
+
+    /// Answers what other processes have asked of this one's runs.
+    fn on_commands(&mut self) {
+        match self.config.journal.changed() {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => {
+                self.dead = Some(RuntimeError::Journal(error));
+                return;
+            }
+        }
+        let runs: Vec<RunId> = self.live.keys().cloned().collect();
+        for run in runs {
+            let commands = match self.config.journal.pending_commands(&run) {
+                Ok(commands) => commands,
+                Err(error) => {
+                    self.dead = Some(RuntimeError::Journal(error));
+                    return;
+                }
+            };
+            for (id, body) in commands {
+                let reply = self.obey(&run, &body);
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.reply(CommandReply { id, body: serde_json::to_vec(&reply).unwrap_or_default() });
+                }
+                self.touch(&run);
+            }
+        }
+    }
+
+    fn obey(&mut self, run: &RunId, body: &[u8]) -> ControlReply {
+        let command: ControlCommand = match serde_json::from_slice(body) {
+            Ok(command) => command,
+            Err(error) => return ControlReply::refused(format!("the command cannot be read: {error}")),
+        };
+        match self.take_in(run, command.into_input()) {
+            Ok(()) => ControlReply::done(),
+            Err(RuntimeError::Rejected(Rejection::Same)) => ControlReply::same(),
+            Err(error) => ControlReply::refused(error.to_string()),
+        }
+    }
+}
+
+fn cached_outcome(value: &[u8]) -> Option<Outcome> {
+    let outputs = serde_json::from_slice(value).ok()?;
+    Some(Outcome::Succeeded { outputs: Arc::new(outputs), exit_code: None, stderr: None, usage: None, cached: true })
+}
+
+/// A random number from 0 to 1, drawn here so that the scheduler never has to.
+fn draw() -> f64 {
+    let bits = uuid::Uuid::new_v4().as_u128() as u32;
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+async fn sleep_until(at: Option<Timestamp>, now: Timestamp) {
+    match at {
+        // A timer that lies more than a day ahead is looked at again then: clocks are set, machines sleep.
+        Some(at) => tokio::time::sleep(at.since(now).min(Duration::from_secs(86_400))).await,
+        None => std::future::pending().await,
+    }
+}
