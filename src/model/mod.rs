@@ -9,7 +9,6 @@ mod blueprint;
 mod limits;
 mod pipeline;
 mod read;
-pub use read::*;
 mod settings;
 mod step;
 mod test;
