@@ -13,14 +13,14 @@ use crate::yaml::{Node, Yaml, place_in_scalar};
 pub struct ReadContext<'a> {
     /// The texts that spans point into, by their paths within the project.
     pub files: &'a Files,
-    /// What was found while reading; nothing that `schema` says as well.
-    pub diagnostics: Vec<Diagnostic>,
+    /// What `schema` found may stand here already; a second word on the same place is left out.
+    pub diagnostics: &'a mut Vec<Diagnostic>,
 }
 
 impl<'a> ReadContext<'a> {
-    /// A context without mistakes so far.
-    pub fn new(files: &'a Files) -> Self {
-        Self { files, diagnostics: Vec::new() }
+    /// A context that adds to a list of mistakes.
+    pub fn new(files: &'a Files, diagnostics: &'a mut Vec<Diagnostic>) -> Self {
+        Self { files, diagnostics }
     }
 
     /// Adds a mistake, unless its very place has one already.

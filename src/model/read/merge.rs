@@ -29,24 +29,21 @@ const BELONGINGS: [(&str, &[&str]); 12] = [
 
 /// Lays a pipeline over the files that it includes. A key that the pipeline has itself wins; of two includes the later
 /// one does. Scalars and lists replace, mappings merge.
-///
-/// Each include comes with its path; where a part of it is declared is told by its spans.
-pub fn merge_includes(pipeline: &Node, includes: &[(&str, &Node)]) -> Node {
+pub fn merge_includes(pipeline: Node, includes: &[Node]) -> Node {
     let mut shared = Vec::new();
-    for (_, include) in includes {
+    for include in includes {
         let brought = include.entries().iter().filter(|entry| SHARED.contains(&&*entry.key)).cloned().collect();
         shared = merge_entries(shared, brought);
     }
-    match &pipeline.value {
-        Yaml::Map(own) if !shared.is_empty() => {
-            Node { span: pipeline.span, value: Yaml::Map(merge_entries(shared, own.clone())) }
-        }
-        _ => pipeline.clone(),
-    }
+    let value = match pipeline.value {
+        Yaml::Map(own) if !shared.is_empty() => Yaml::Map(merge_entries(shared, own)),
+        value => value,
+    };
+    Node { span: pipeline.span, value }
 }
 
 /// True if a step of a pipeline names a step template.
-pub(super) fn uses_templates(pipeline: &Node) -> bool {
+fn uses_templates(pipeline: &Node) -> bool {
     let lists = pipeline.entries().iter().filter(|entry| matches!(&*entry.key, "steps" | "finally"));
     lists.flat_map(|entry| entry.node.items()).any(|step| step.get("template").is_some())
 }
