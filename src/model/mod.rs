@@ -9,9 +9,9 @@ mod blueprint;
 mod limits;
 mod pipeline;
 mod read;
-pub use read::*;
 mod settings;
 mod step;
+mod test;
 
 pub use action::{
     Action, AgentStep, Approve, ApproveMode, CacheRule, HttpBody, HttpStep, OnTimeout, OnUnaccepted, PlanSource, PlanStep,
@@ -20,6 +20,13 @@ pub use action::{
 pub use agents::{Agent, Catalogue, Price, ProviderKind};
 pub use blueprint::{Blueprint, BlueprintStep, Callee, OnError};
 pub use limits::{Backoff, Jitter, Limits, Retry};
-pub use pipeline::{Hooks, Param, Pipeline, Profile, Tool, ToolEffect, Trigger};
+pub use pipeline::{Hooks, Param, Pipeline, Profile, Tool, ToolEffect, Trigger, WebhookSignature};
+pub use read::{
+    ReadContext, apply_templates, blueprint_from_json, merge_includes, node_from_json, read_agents, read_blueprint,
+    read_pipeline, read_settings, read_test,
+};
 pub use settings::{EngineSettings, Settings};
-pub use step::{Condition, Fan, Priority, Step};
+pub use step::{Condition, EnvEntry, Fan, Priority, Step};
+pub use test::{
+    ExpectedInput, ExpectedStep, Expectation, Mock, MockOutcome, TestCase, TestFile,
+};

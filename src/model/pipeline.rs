@@ -78,9 +78,20 @@ pub enum ToolEffect {
 #[derive(Clone, Debug)]
 pub enum Trigger {
     Cron { cron: Spanned<Box<str>>, timezone: Option<Spanned<Box<str>>>, overlap: Box<str>, catch_up: Box<str> },
-    Webhook { path: Spanned<Box<str>> },
+    Webhook { path: Spanned<Box<str>>, signature: Option<WebhookSignature> },
     Kafka { topic: Spanned<Box<str>>, group: Option<Box<str>> },
     File { glob: Spanned<Box<str>> },
+}
+
+/// How the calls of a webhook prove where they come from: `hmac:`, always SHA-256.
+#[derive(Clone, Debug)]
+pub struct WebhookSignature {
+    /// The name of the secret.
+    pub secret: Spanned<Box<str>>,
+    /// The header that carries the signature.
+    pub header: Option<Box<str>>,
+    /// How old a call may be.
+    pub tolerance: Option<Duration>,
 }
 
 /// An overlay that `--env NAME` lays over the file.

@@ -13,4 +13,4 @@ pub use clock::{Clock, SystemClock};
 pub use control::{ControlCommand, ControlReply, leave_command};
 pub use engine::{Engine, EngineConfig, RunEvent, StartRun};
 pub use error::RuntimeError;
-pub use replay::{Rebuilt, load_program, rebuild};
+pub use replay::{Rebuilt, load_program, rebuild, replay};

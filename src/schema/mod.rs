@@ -27,16 +27,21 @@ mod tests;
 pub use documents::{DocumentKind, schema_text};
 pub use embedded::{SchemaFault, compile_schema};
 
-use crate::diagnostic::Diagnostic;
+use std::collections::BTreeSet;
+
+use crate::diagnostic::{Diagnostic, Span};
 use crate::yaml::Node;
 
 /// Holds a document against the schema of its kind, and every JSON Schema inside it against draft 2020-12.
 ///
-/// All mistakes are added to `diagnostics`, each once, in the order of the file.
+/// All mistakes are added to `diagnostics`, each once, in the order of the file. What stands there already (found while
+/// the file was loaded) is not said a second time of the same place.
 pub fn check(kind: DocumentKind, node: &Node, diagnostics: &mut Vec<Diagnostic>) {
     let mut found = Vec::new();
     walk::check_document(kind, node, &mut found);
     embedded::check_embedded(kind, node, &mut found);
     found.sort_by_key(|diagnostic| diagnostic.span);
+    let known: BTreeSet<Span> = diagnostics.iter().map(|diagnostic| diagnostic.span).collect();
+    found.retain(|diagnostic| !known.contains(&diagnostic.span));
     diagnostics.append(&mut found);
 }
