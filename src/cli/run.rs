@@ -1,5 +1,6 @@
 //! `tol run`: check, accept, drive.
 
+use crate::cli::print::{err_text, out_text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
     let new = NewRunOf { program, params, options, parent: None, reused: Vec::new() };
     if arguments.dry_run {
         let json = arguments.watch.format == Some(super::args::RunFormat::Json);
-        print!("{}", dry_run::text(&new.program, new.accepted(RunId::new("dry-run"), &environment), json));
+        out_text!("{}", dry_run::text(&new.program, new.accepted(RunId::new("dry-run"), &environment), json));
         return Ok(DONE);
     }
     start(&context, new, environment, &arguments.watch)
@@ -105,7 +106,7 @@ pub fn compile(context: &Context, path: &str, profile: Option<String>) -> Result
         diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Warning);
     }
     if !diagnostics.is_empty() {
-        eprint!("{}", render_human(&files, &diagnostics, super::progress::colour_of_stderr()));
+        err_text!("{}", render_human(&files, &diagnostics, super::progress::colour_of_stderr()));
     }
     Ok(program.map(Arc::new))
 }
