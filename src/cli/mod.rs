@@ -11,6 +11,7 @@ mod params;
 mod print;
 mod progress;
 mod resume;
+mod retention;
 mod run;
 mod runs;
 mod scan;

@@ -10,6 +10,7 @@ use super::args::{ResumeArgs, RunArgs};
 use super::context::Context;
 use super::drive::{Start, Surroundings, drive};
 use super::exit::{DONE, Failure, INVALID};
+use super::retention::Retention;
 use super::{dry_run, git, params, resume};
 use crate::compile::{CheckOptions, Program, check};
 use crate::diagnostic::{Files, Severity, render_human};
@@ -91,9 +92,10 @@ pub fn start(context: &Context, new: NewRunOf, environment: BTreeMap<String, Str
         parent: new.parent.clone(),
         started_at: SystemClock.now(),
     };
+    let settings = program.settings.clone();
     let start = StartRun { program, accepted, row, watcher: None };
     let surroundings =
-        Surroundings { root: &context.root, state_dir: &context.state_dir, journal, environment, watch, cancel: None };
+        Surroundings { root: &context.root, state_dir: &context.state_dir, journal, environment, watch, retention: Retention::of(&settings), cancel: None };
     drive(Start::New(Box::new(start)), surroundings)
 }
 

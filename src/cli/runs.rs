@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::args::{ListArgs, LogsArgs, PruneArgs, RerunArgs, RunRef, RunsCommand, ShowArgs, StateArgs, TextFormat, WatchArgs};
 use super::context::{Context, user};
 use super::exit::{DONE, Failure, INVALID};
+use super::retention::Retention;
 use super::run::{NewRunOf, compile, start};
 use crate::compile::Program;
 use crate::handler::logs::{self, Source};
 use crate::id::RunId;
-use crate::journal::{Claim, Journal, ListFilter, RunRow, SqliteJournal, StateFolder};
+use crate::journal::{Claim, Journal, ListFilter, RunRow, SqliteJournal};
 use crate::report::{summary, summary_text};
 use crate::runtime::{Clock, ControlCommand, Rebuilt, SystemClock, leave_command, rebuild};
 use crate::scheduler::{ReusedStep, State, StepStatus, UnitKey};
@@ -318,28 +319,22 @@ fn prune(arguments: &PruneArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     drop(reading);
-    let settings = crate::compile::settings(&context.sources);
-    let older_than = match &arguments.older_than {
-        Some(text) => Some(parse_duration(text).map_err(|error| Failure::invalid(format!("--older-than: {error}; write 30d, for example")))?),
-        None => settings.retention_days.map(|days| std::time::Duration::from_secs(u64::from(days) * 86_400)),
-    };
-    let keep = arguments.keep.or(settings.retention_runs.map(u64::from));
-    if older_than.is_none() && keep.is_none() {
-        return Err(Failure::invalid("say which runs: --older-than 30d, --keep 100, or `retention:` in duo-agent.config.yaml"));
+    let mut retention = Retention::of(&crate::compile::settings(&context.sources));
+    if let Some(text) = &arguments.older_than {
+        let length = parse_duration(text)
+            .map_err(|error| Failure::invalid(format!("--older-than: {error}; write 30d, for example")))?;
+        retention.age = Some(length);
     }
-    let now = SystemClock.now();
-    let before = older_than.map(|length| Timestamp(now.0.saturating_sub(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))));
+    retention.count = arguments.keep.or(retention.count);
+    if retention == Retention::default() {
+        return Err(Failure::invalid(
+            "say which runs: --older-than 30d, --keep 100, or `retention:` in duo-agent.config.yaml",
+        ));
+    }
     let journal = context.journal()?;
-    let gone = journal.prune(before, keep, arguments.dry_run)?;
+    let gone = retention.enforce(&*journal, &context.state_dir, arguments.dry_run)?;
     journal.close();
-    let folder = StateFolder::new(context.state_dir.clone());
     for run in &gone {
-        if !arguments.dry_run
-            && let Err(error) = std::fs::remove_dir_all(folder.run(run))
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            err!("warning: {}: {error}", folder.run(run).display());
-        }
         out!("{run}");
     }
     err!("{} {} runs", if arguments.dry_run { "would remove" } else { "removed" }, gone.len());
