@@ -187,6 +187,9 @@ impl State {
     /// The dependency that keeps a step from running, in words.
     fn blocked_by(&self, scope: ScopeId, step: u32) -> Option<String> {
         let entry = self.scope(scope);
+        if step >= entry.first_finally() {
+            return None;
+        }
         let blueprint = matches!(entry.body, Body::Blueprint(_));
         let mut worst: Option<(u32, &'static str)> = None;
         for (dependency, edge) in entry.graph()?.dependencies(step) {
