@@ -24,6 +24,10 @@ const SCRIPT_TIMEOUT: Duration = Duration::from_secs(3600);
 impl State {
     /// Everything that a unit waited for is there.
     pub(super) fn unit_ready(&mut self, key: UnitKey) {
+        // Something in the same event may have ended it, or begun it already.
+        if self.unit(key).is_none_or(|unit| unit.status != StepStatus::Pending) {
+            return;
+        }
         if let Some(reason) = self.halted_for(key) {
             return self.cancel_unit(key, &reason);
         }
