@@ -237,7 +237,10 @@ impl State {
                 // The stop has come true by the death of the process.
                 Some(reason) => self.stopped(key, reason, 0.0),
                 None if never && !recorded => {
-                    self.unit_mut(key).attempt -= 1;
+                    // Nothing was started. A fallback's hand-outs are not counted.
+                    let unit = self.unit_mut(key);
+                    unit.attempt = unit.attempt.saturating_sub(u32::from(!unit.fallback));
+                    unit.status = StepStatus::Pending;
                     self.enqueue(key);
                 }
                 None if never => {
@@ -247,7 +250,10 @@ impl State {
                         Some("its process died in the middle, and it must not run twice".to_owned());
                     self.note(key, None);
                 }
-                None => self.enqueue(key),
+                None => {
+                    self.unit_mut(key).status = StepStatus::Pending;
+                    self.enqueue(key);
+                }
             }
         }
     }

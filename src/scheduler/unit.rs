@@ -71,6 +71,11 @@ impl State {
         self.ready.insert(ready);
     }
 
+    fn dequeue(&mut self, key: UnitKey) {
+        let ready = self.ready_key(key);
+        self.ready.remove(&ready);
+    }
+
     fn ready_key(&self, key: UnitKey) -> ReadyKey {
         let scope = self.scope(key.scope);
         let critical = scope.graph().and_then(|graph| graph.critical.get(key.step as usize).copied()).unwrap_or(0);
@@ -323,6 +328,7 @@ impl State {
         let has_fallback = definition.step().is_some_and(|step| step.fallback.is_some());
         if has_fallback && self.halted_for(key).is_none() {
             self.disarm(key);
+            self.dequeue(key);
             let unit = self.unit_mut(key);
             unit.fallback = true;
             unit.retries = 0;
@@ -419,10 +425,7 @@ impl State {
     pub(super) fn end_unit(&mut self, key: UnitKey, status: StepStatus, outputs: Option<Arc<Value>>) {
         self.unblock(key);
         self.disarm(key);
-        if self.unit(key).is_some_and(|unit| matches!(unit.status, StepStatus::Pending | StepStatus::Waiting)) {
-            let ready = self.ready_key(key);
-            self.ready.remove(&ready);
-        }
+        self.dequeue(key);
         let now = self.now;
         let unit = self.unit_mut(key);
         unit.status = status;
