@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::event::Decision;
 use super::names::ScopeNames;
 use super::scope::words;
-use super::state::{ASKS, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey};
+use super::state::{ASKS, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey, UnitState};
 use super::status::StepStatus;
 use crate::compile::CallTarget;
 use crate::model::{Action, Approve, ApproveMode, OnTimeout, Priority, Retry, Wait};
@@ -178,11 +178,13 @@ impl State {
     }
 
     fn unblock(&mut self, key: UnitKey) {
-        let waiting = self.unit(key).is_some_and(|unit| unit.status == StepStatus::Waiting);
-        if waiting
-            && matches!(self.definition(key).action(), Some(Action::Approve(approve)) if approve.mode == ApproveMode::Blocking)
-        {
+        if !self.unit(key).is_some_and(UnitState::asks_a_person) {
+            return;
+        }
+        if matches!(self.definition(key).action(), Some(Action::Approve(approve)) if approve.mode == ApproveMode::Blocking) {
             self.blocking = self.blocking.saturating_sub(1);
+            // It asks no more, so that it is not counted again.
+            self.unit_mut(key).more_mut().reason = None;
         }
     }
 
