@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::event::Decision;
 use super::names::ScopeNames;
 use super::scope::words;
-use super::state::{ASKS, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey, UnitState};
+use super::state::{ASKS, Phase, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey, UnitState};
 use super::status::StepStatus;
 use crate::compile::CallTarget;
 use crate::model::{Action, Approve, ApproveMode, OnTimeout, Priority, Retry, Wait};
@@ -228,7 +228,9 @@ impl State {
         if unit.token != 0 {
             return self.stop_unit(key, StopReason::StepTimeout, false);
         }
-        if let Some(child) = unit.child() {
+        if let Some(child) = unit.child()
+            && self.scope(child).phase != Phase::Done
+        {
             self.unit_mut(key).more_mut().stop.get_or_insert(StopReason::StepTimeout);
             return self.halt(child, &StopReason::StepTimeout, false);
         }
