@@ -359,6 +359,7 @@ impl State {
         let key = UnitKey::whole(scope, step);
         let Some(unit) = self.unit(key) else { return };
         let (status, tolerated) = (unit.status, unit.tolerated);
+        let hook = matches!(self.scope(scope).body, Body::Hooks { .. });
         if status.is_failure() && !tolerated {
             self.scope_mut(scope).failed.get_or_insert(step);
             if self.call_asks_for_replan(key) {
@@ -391,7 +392,9 @@ impl State {
         if entry.open == 0 {
             self.todo.push_back(Todo::ScopeEmpty(scope));
         }
-        self.count_step(status);
+        if !hook {
+            self.count_step(status);
+        }
     }
 
     fn call_asks_for_replan(&self, key: UnitKey) -> bool {

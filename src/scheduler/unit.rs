@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::event::Decision;
 use super::names::ScopeNames;
 use super::scope::words;
-use super::state::{ASKS, Phase, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey, UnitState};
+use super::state::{ASKS, Body, Phase, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey, UnitState};
 use super::status::StepStatus;
 use crate::compile::CallTarget;
 use crate::model::{Action, Approve, ApproveMode, OnTimeout, Priority, Retry, Wait};
@@ -329,6 +329,7 @@ impl State {
     /// No attempt is left: the fallback takes over, or the unit has failed.
     pub(super) fn give_up(&mut self, key: UnitKey, failure: Failure) {
         let definition = self.definition(key);
+        let hook = matches!(self.scope(key.scope).body, Body::Hooks { .. });
         let has_fallback = definition.step().is_some_and(|step| step.fallback.is_some());
         if has_fallback && self.halted_for(key).is_none() {
             self.disarm(key);
@@ -342,13 +343,15 @@ impl State {
                 more.stop = None;
                 more.stage = Stage::Single;
             }
-            self.degrade("fallback_used");
+            if !hook {
+                self.degrade("fallback_used");
+            }
             self.todo.push_back(Todo::UnitReady(key));
             return;
         }
         let tolerated = definition.tolerates() && !key.is_item();
         let default = definition.call().and_then(|call| call.default.clone()).filter(|_| tolerated);
-        if tolerated {
+        if tolerated && !hook {
             self.degrade(if definition.call().is_some() { "evidence_missing" } else { "failure_tolerated" });
         }
         let status = if failure.class == ErrorClass::Timeout { StepStatus::TimedOut } else { StepStatus::Failed };
