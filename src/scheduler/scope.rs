@@ -192,7 +192,7 @@ impl State {
                 self.scope_mut(scope).phase = Phase::Hooks;
                 self.scope_closed(scope);
             }
-            (Body::Pipeline, Phase::Main) if first_finally < count && !self.stopping_now => {
+            (Body::Pipeline, Phase::Main) if first_finally < count => {
                 let entry = self.scope_mut(scope);
                 entry.phase = Phase::Finally;
                 entry.open = count - first_finally;
