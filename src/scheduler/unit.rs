@@ -40,6 +40,8 @@ impl State {
                 if self.holds_back() { self.enqueue(key) } else { self.dispatch(key, false) }
             }
             Some(Action::Pipeline(_)) => self.begin_parent(key, State::open_child),
+            // Its planner is to be asked again for a plan that mends the first.
+            Some(Action::Execute(_)) if self.is_planning(key) => self.enqueue(key),
             Some(Action::Execute(_)) => self.begin_parent(key, State::open_blueprint),
             Some(Action::Plan(plan)) => {
                 let plan = plan.clone();
@@ -268,14 +270,14 @@ impl State {
         }
     }
 
+    fn is_planning(&self, key: UnitKey) -> bool {
+        self.unit(key).and_then(|unit| unit.more.as_deref()).is_some_and(|more| matches!(more.stage, Stage::Plan(_)))
+    }
+
     /// An attempt gave outputs.
     pub(super) fn succeeded(&mut self, key: UnitKey, outputs: Arc<Value>) {
         let definition = self.definition(key);
-        let planning = self
-            .unit(key)
-            .and_then(|unit| unit.more.as_deref())
-            .is_some_and(|more| matches!(more.stage, Stage::Plan(_)));
-        if planning && self.unit(key).is_some_and(|unit| unit.status == StepStatus::Running) {
+        if self.is_planning(key) && self.unit(key).is_some_and(|unit| unit.status == StepStatus::Running) {
             return self.plan_answered(key, &outputs);
         }
         match definition.action() {
