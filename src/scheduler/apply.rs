@@ -134,7 +134,12 @@ impl State {
         let other = self.ready.iter().copied().find(|key| self.affordable(key.unit));
         if other.is_none() && self.tokens_reserved == 0 && self.running == 0 {
             let limit = self.exhausted_limit();
-            self.stop_run(StopReason::Budget(limit));
+            self.stop_run(StopReason::Budget(limit.clone()));
+            // What must run although the run ends (`finally`, hooks) is not cancelled by that.
+            for key in self.ready.iter().map(|key| key.unit).collect::<Vec<_>>() {
+                let words = format!("the run's limit `{limit}` is reached");
+                self.give_up(key, Failure::new(ErrorClass::Budget, words));
+            }
         }
         other
     }
