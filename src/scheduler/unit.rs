@@ -402,6 +402,7 @@ impl State {
     /// Ends a unit because something larger ended.
     pub(super) fn cancel_unit(&mut self, key: UnitKey, reason: &StopReason) {
         let class = Self::class_of(reason);
+        self.unblock(key);
         let unit = self.unit_mut(key);
         let ran = unit.attempt > 0;
         unit.more_mut().reason = Some(words(reason));

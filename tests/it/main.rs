@@ -1,1 +1,3 @@
-fn main() {}
+//! The integration tests: one binary, so that there is one link.
+
+mod simulate;
