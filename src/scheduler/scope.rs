@@ -407,6 +407,11 @@ impl State {
         if self.verdict.is_some() {
             return;
         }
+        let hooks_run = self.scope(0).phase == Phase::Hooks;
+        if hooks_run && reason != StopReason::Cancelled {
+            // All steps have ended, and the hooks of that outcome have begun.
+            return;
+        }
         let reason = self.stopping.get_or_insert(reason).clone();
         self.paused = false;
         self.halt(0, &reason, self.stopping_now);
