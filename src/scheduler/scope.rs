@@ -207,14 +207,19 @@ impl State {
         self.scope_mut(scope).phase = Phase::Hooks;
         let entry = self.scope(scope);
         let hooks = &entry.pipeline.pipeline.hooks;
+        let has_hooks = !hooks.success.is_empty() || !hooks.failure.is_empty();
         let (kind, length) = match (&entry.halted, entry.failed) {
-            (Some(StopReason::Cancelled), _) => (HookKind::Cancel, hooks.cancel.len()),
+            // A child may be halted without a failure of its own.
+            (Some(StopReason::Cancelled), _) | (Some(StopReason::FailFast | StopReason::Replan), None) => {
+                (HookKind::Cancel, hooks.cancel.len())
+            }
             (Some(StopReason::TimedOut | StopReason::Budget(_) | StopReason::StepTimeout), _) | (_, Some(_)) => {
                 (HookKind::Failure, hooks.failure.len())
             }
-            (Some(StopReason::FailFast | StopReason::AttemptTimeout | StopReason::Replan) | None, None) => {
-                (HookKind::Success, hooks.success.len())
+            (Some(StopReason::AttemptTimeout) | None, None) if has_hooks && self.pipeline_outputs(scope).is_err() => {
+                (HookKind::Failure, hooks.failure.len())
             }
+            (Some(StopReason::AttemptTimeout) | None, None) => (HookKind::Success, hooks.success.len()),
         };
         let list: Arc<[(HookKind, u32)]> = (0..length as u32)
             .map(|number| (kind, number))
