@@ -73,7 +73,7 @@ impl State {
         self.ready.insert(ready);
     }
 
-    fn dequeue(&mut self, key: UnitKey) {
+    pub(super) fn dequeue(&mut self, key: UnitKey) {
         let ready = self.ready_key(key);
         self.ready.remove(&ready);
     }
