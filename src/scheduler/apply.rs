@@ -220,10 +220,11 @@ impl State {
         let unit = self.unit_mut(key);
         unit.more_mut().reason = Some(format!("settled by {by}"));
         match settlement {
-            Settlement::Succeeded => self.succeeded(key, Arc::new(serde_json::json!({}))),
+            Settlement::Succeeded => self.end_unit(key, StepStatus::Succeeded, Some(Arc::new(serde_json::json!({})))),
             Settlement::Failed => self.give_up(key, Failure::permanent(format!("settled as failed by {by}"))),
             Settlement::Retry => {
-                unit.status = StepStatus::Pending;
+                self.disarm(key);
+                self.unit_mut(key).status = StepStatus::Pending;
                 self.enqueue(key);
             }
         }

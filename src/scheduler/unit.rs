@@ -418,7 +418,7 @@ impl State {
         self.end_unit(key, StepStatus::Skipped, None);
     }
 
-    fn disarm(&mut self, key: UnitKey) {
+    pub(super) fn disarm(&mut self, key: UnitKey) {
         let unit = self.unit_mut(key);
         let deadline = unit.deadline.take();
         let wake = unit.more.as_deref_mut().and_then(|more| more.wake.take());
