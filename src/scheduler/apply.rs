@@ -179,6 +179,7 @@ impl State {
                 self.succeeded(key, outputs.clone());
             }
             (None, Outcome::Failed { failure, .. }) => self.attempt_failed(key, failure.clone(), draw),
+            (None, Outcome::Stopped) if self.retry_of(key).is_some_and(|retry| retry.never) => self.becomes_unknown(key),
             (None, Outcome::Stopped) => {
                 // Nobody asked for it here: the worker went away by itself.
                 self.attempt_failed(key, Failure::transient("the worker stopped in the middle"), draw);
@@ -249,19 +250,20 @@ impl State {
                     unit.status = StepStatus::Pending;
                     self.enqueue(key);
                 }
-                None if never => {
-                    let unit = self.unit_mut(key);
-                    unit.status = StepStatus::Unknown;
-                    unit.more_mut().reason =
-                        Some("its process died in the middle, and it must not run twice".to_owned());
-                    self.note(key, None);
-                }
+                None if never => self.becomes_unknown(key),
                 None => {
                     self.unit_mut(key).status = StepStatus::Pending;
                     self.enqueue(key);
                 }
             }
         }
+    }
+
+    fn becomes_unknown(&mut self, key: UnitKey) {
+        let unit = self.unit_mut(key);
+        unit.status = StepStatus::Unknown;
+        unit.more_mut().reason = Some("its process died in the middle, and it must not run twice".to_owned());
+        self.note(key, None);
     }
 
     fn handed_out(&self) -> Vec<UnitKey> {
