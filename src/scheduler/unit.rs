@@ -37,7 +37,7 @@ impl State {
             Some(Action::Run(_) | Action::Http(_) | Action::Agent(_) | Action::Synthesize(_)) => self.enqueue(key),
             Some(Action::Transform(_)) => {
                 // It needs no slot: it is computed on the spot.
-                if self.holds_back() { self.enqueue(key) } else { self.dispatch(key, false) }
+                if self.holds_back() || self.blocking > 0 { self.enqueue(key) } else { self.dispatch(key, false) }
             }
             Some(Action::Pipeline(_)) => self.begin_parent(key, State::open_child),
             // Its planner is to be asked again for a plan that mends the first.
