@@ -96,7 +96,7 @@ impl State {
             unit.started_at = now;
         }
         unit.status = StepStatus::Running;
-        unit.attempt += 1;
+        unit.attempt += u32::from(!unit.fallback);
         self.arm_deadline(key);
         self.note(key, None);
         open(self, key);
