@@ -196,7 +196,7 @@ impl State {
             match kind {
                 TimerKind::Run => self.stop_run(StopReason::TimedOut),
                 TimerKind::Deadline => self.deadline_over(key),
-                TimerKind::AttemptDeadline => self.stop_unit(key, StopReason::AttemptTimeout, false),
+                TimerKind::AttemptDeadline => self.attempt_over(key),
                 TimerKind::Retry => self.pause_over(key),
                 TimerKind::Wait => self.wait_over(key),
             }
@@ -306,7 +306,6 @@ impl State {
         let token = self.next_token;
         self.next_token += 1;
         let now = self.now;
-        let attempt_timeout = self.attempt_timeout_of(key);
         let never = self.retry_of(key).is_some_and(|retry| retry.never);
         let first = self.unit(key).is_some_and(|unit| unit.attempt == 0);
         if first {
@@ -326,11 +325,7 @@ impl State {
         }
         self.out += 1;
         self.running += u32::from(slot);
-        if let Some(length) = attempt_timeout {
-            let at = now.plus(length);
-            self.unit_mut(key).more_mut().attempt_deadline = Some(at);
-            self.timers.insert((at, key, TimerKind::AttemptDeadline));
-        }
+        self.arm_attempt(key);
         self.reserve(key);
         let token = LeaseToken(token);
         let effect =
@@ -344,12 +339,9 @@ impl State {
         let unit = self.unit_mut(key);
         let slot = std::mem::take(&mut unit.holds_slot);
         unit.token = 0;
-        let attempt_deadline = unit.more.as_deref_mut().and_then(|more| more.attempt_deadline.take());
         self.out = self.out.saturating_sub(1);
         self.running -= u32::from(slot);
-        if let Some(at) = attempt_deadline {
-            self.timers.remove(&(at, key, TimerKind::AttemptDeadline));
-        }
+        self.disarm_attempt(key);
         self.settle_usage(key, usage);
     }
 

@@ -274,6 +274,7 @@ impl State {
     }
 
     fn child_closed(&mut self, parent: UnitKey, scope: ScopeId) {
+        self.disarm_attempt(parent);
         if let Some(reason) = self.unit(parent).and_then(|unit| unit.stop().cloned()) {
             return self.stopped(parent, reason, self.draw);
         }

@@ -98,6 +98,7 @@ impl State {
         unit.status = StepStatus::Running;
         unit.attempt += u32::from(!unit.fallback);
         self.arm_deadline(key);
+        self.arm_attempt(key);
         self.note(key, None);
         open(self, key);
     }
@@ -217,7 +218,34 @@ impl State {
         }
     }
 
-    pub(super) fn attempt_timeout_of(&self, key: UnitKey) -> Option<Duration> {
+    /// The time limit of the attempt that begins now.
+    pub(super) fn arm_attempt(&mut self, key: UnitKey) {
+        let Some(length) = self.attempt_timeout_of(key) else { return };
+        let at = self.now.plus(length);
+        self.unit_mut(key).more_mut().attempt_deadline = Some(at);
+        self.timers.insert((at, key, TimerKind::AttemptDeadline));
+    }
+
+    pub(super) fn disarm_attempt(&mut self, key: UnitKey) {
+        let attempt_deadline = self.unit_mut(key).more.as_deref_mut().and_then(|more| more.attempt_deadline.take());
+        if let Some(at) = attempt_deadline {
+            self.timers.remove(&(at, key, TimerKind::AttemptDeadline));
+        }
+    }
+
+    /// The attempt's time is over: what is out is asked to stop, and so is what runs below.
+    pub(super) fn attempt_over(&mut self, key: UnitKey) {
+        let child = self.unit(key).filter(|unit| unit.token == 0).and_then(UnitState::child);
+        match child.filter(|child| self.scope(*child).phase != Phase::Done) {
+            Some(child) => {
+                self.unit_mut(key).more_mut().stop.get_or_insert(StopReason::AttemptTimeout);
+                self.halt(child, &StopReason::StepTimeout, false);
+            }
+            None => self.stop_unit(key, StopReason::AttemptTimeout, false),
+        }
+    }
+
+    fn attempt_timeout_of(&self, key: UnitKey) -> Option<Duration> {
         self.definition(key).step().and_then(|step| step.attempt_timeout)
     }
 
@@ -419,6 +447,7 @@ impl State {
     }
 
     pub(super) fn disarm(&mut self, key: UnitKey) {
+        self.disarm_attempt(key);
         let unit = self.unit_mut(key);
         let deadline = unit.deadline.take();
         let wake = unit.more.as_deref_mut().and_then(|more| more.wake.take());
