@@ -155,6 +155,9 @@ impl State {
         let unit = self.unit_mut(key);
         unit.status = StepStatus::Waiting;
         unit.more_mut().reason = Some(ASKS.to_owned());
+        if self.timeout_of(key).is_none() {
+            self.disarm(key);
+        }
         self.arm_deadline(key);
         self.note(key, message);
     }
@@ -208,6 +211,13 @@ impl State {
             return definition.call().map(|_| CALL_TIMEOUT);
         };
         let own = step.timeout;
+        if self.unit(key).is_some_and(|unit| unit.status == StepStatus::Waiting && unit.asks_a_person()) {
+            // Only what the file says bounds how long a person may take.
+            return match &step.action {
+                Action::Approve(approve) => own.or(approve.timeout),
+                _ => own,
+            };
+        }
         match &step.action {
             Action::Approve(approve) => own.or(approve.timeout),
             Action::Wait(_) | Action::Pipeline(_) | Action::Transform(_) => own,
