@@ -8,14 +8,19 @@ mod dry_run;
 mod exit;
 mod git;
 mod params;
+mod print;
 mod progress;
 mod resume;
+mod retention;
 mod run;
 mod runs;
+mod scan;
 mod signals;
+mod validate;
 
 pub use args::{Cli, Command};
 
+use crate::cli::print::err;
 use clap::Parser;
 
 use exit::Failure;
@@ -24,6 +29,7 @@ use exit::Failure;
 pub fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Validate(arguments) => validate::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
@@ -32,7 +38,7 @@ pub fn main() -> std::process::ExitCode {
     let code = match result {
         Ok(code) => code,
         Err(Failure { message, code }) => {
-            eprintln!("error: {}", message.trim_end());
+            err!("error: {}", message.trim_end());
             code
         }
     };

@@ -22,7 +22,10 @@ pub enum Type {
     /// Any keys, one type of value.
     Map(Arc<Type>),
     /// Known keys; `open` means that there may be others, of type `Any`.
-    Object { fields: Arc<BTreeMap<String, Type>>, open: bool },
+    Object {
+        fields: Arc<BTreeMap<String, Type>>,
+        open: bool,
+    },
 }
 
 /// The types behind root names.
@@ -239,7 +242,8 @@ mod tests {
 
     #[test]
     fn assignable_is_by_what_may_be_inside() {
-        let check = |have: Type, want: Type, expect: bool| assert_eq!(have.is_assignable(&want), expect, "{have} {want}");
+        let check =
+            |have: Type, want: Type, expect: bool| assert_eq!(have.is_assignable(&want), expect, "{have} {want}");
         check(Type::Int, Type::Double, true);
         check(Type::Double, Type::Int, false);
         check(Type::Any, Type::Bool, true);

@@ -45,3 +45,37 @@ impl ValueTemplate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Span;
+    use serde_json::json;
+
+    /// Strings become templates, all else is constant.
+    fn template(value: &Value) -> ValueTemplate {
+        match value {
+            Value::String(text) => {
+                let parsed = Template::parse(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}"));
+                ValueTemplate::Text(Box::new(Spanned::new(parsed, Span::default())))
+            }
+            Value::Array(items) => ValueTemplate::List(items.iter().map(template).collect()),
+            Value::Object(fields) => {
+                ValueTemplate::Map(fields.iter().map(|(name, value)| (name.clone(), template(value))).collect())
+            }
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => ValueTemplate::Constant(other.clone()),
+        }
+    }
+
+    #[test]
+    fn leaves_are_filled_once_and_keep_their_types() {
+        let mut names = Map::new();
+        names.insert("a".to_owned(), json!({"n": 1, "t": "{{ a.n }}"}));
+        let tree = template(&json!({"x": ["{{ a.n }}", "n {{ a.n }}", "{{ a.t }}"], "y": null, "z": "plain"}));
+        let expect = json!({"x": [1, "n 1", "{{ a.n }}"], "y": null, "z": "plain"});
+        assert_eq!(tree.render(&names), Ok(expect));
+        let mut seen = Vec::new();
+        tree.each_template(&mut |template| seen.push(template.value.source()));
+        assert_eq!(seen, ["{{ a.n }}", "n {{ a.n }}", "{{ a.t }}", "plain"]);
+    }
+}

@@ -162,7 +162,9 @@ impl Machine<'_> {
         for (index, item) in items.iter().enumerate() {
             let Value::String(part) = item else {
                 let kind = View::of(item).type_name();
-                return error(format!("`join` needs a list of strings; the element at index {index} is of type {kind}"));
+                return error(format!(
+                    "`join` needs a list of strings; the element at index {index} is of type {kind}"
+                ));
             };
             if index > 0 {
                 text.push_str(separator);

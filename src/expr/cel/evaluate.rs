@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use serde_json::{Map, Value};
 
-use super::operand::{Operand, View, compare, weight};
+use super::operand::{Operand, View, weight};
 use super::tree::{Comprehension, Form, Kind, Node, Operator};
 use crate::expr::names::{Found, Names};
 use crate::expr::nearest::{listed, shortened, suggestion};
@@ -37,7 +37,7 @@ pub(super) fn error<T>(message: impl Into<String>) -> Outcome<T> {
 /// Evaluates a tree over names.
 pub(super) fn evaluate(source: &str, root: &Node, names: &dyn Names) -> Result<Value, EvaluationError> {
     let machine = Machine { names, source, work: Cell::new(0), bytes: Cell::new(0) };
-    let outcome = machine.eval(root, None).and_then(|operand| machine.into_value(operand));
+    let outcome = machine.eval(root, None).and_then(|operand| machine.owned(operand));
     outcome.map_err(|fail| match fail {
         Fail::Error(message) => EvaluationError::new(message),
         Fail::Exhausted(what) => EvaluationError::new(format!("`{}` {what}", shortened(source.trim()))),
@@ -88,7 +88,7 @@ impl Machine<'_> {
     }
 
     /// The value itself; a borrowed one is copied and paid for.
-    pub fn into_value(&self, operand: Operand<'_>) -> Outcome<Value> {
+    pub fn owned(&self, operand: Operand<'_>) -> Outcome<Value> {
         match operand {
             Operand::Owned(value) => Ok(value),
             Operand::Borrowed(value) => {
@@ -113,7 +113,7 @@ impl Machine<'_> {
         Ok(match operand {
             Operand::Borrowed(value) => Settled::Borrowed(value),
             Operand::Owned(value) => Settled::Owned(value),
-            Operand::Fields(_) => Settled::Owned(self.into_value(operand)?),
+            Operand::Fields(_) => Settled::Owned(self.owned(operand)?),
         })
     }
 
@@ -138,7 +138,7 @@ impl Machine<'_> {
             Kind::List(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for item in items {
-                    list.push(self.into_value(self.eval(item, scope)?)?);
+                    list.push(self.owned(self.eval(item, scope)?)?);
                 }
                 self.charge_bytes(16 * list.len() as u64)?;
                 Ok(Operand::Owned(Value::Array(list)))
@@ -181,7 +181,7 @@ impl Machine<'_> {
                 other => return error(format!("a map's key is a string, not a value of type {}", other.type_name())),
             };
             self.charge_bytes(16 + name.len() as u64)?;
-            let value = self.into_value(self.eval(value, scope)?)?;
+            let value = self.owned(self.eval(value, scope)?)?;
             if map.insert(name, value).is_some() {
                 return error(format!("the key `{}` is in this map twice", self.words(key)));
             }
@@ -230,7 +230,10 @@ impl Machine<'_> {
         let base = self.settled(base)?;
         let (View::List(items), View::Int(number)) = (base.view(), at.view()) else {
             let (base, at) = (base.view().type_name(), at.view().type_name());
-            return error(format!("`{}` is of type {base}: it has no element by an index of type {at}", self.words(of)));
+            return error(format!(
+                "`{}` is of type {base}: it has no element by an index of type {at}",
+                self.words(of)
+            ));
         };
         let length = items.len();
         let found = usize::try_from(number).ok().filter(|number| *number < length);
@@ -246,9 +249,7 @@ impl Machine<'_> {
     fn truth<'v>(&'v self, node: &'v Node, scope: Option<&'v Scope<'v>>) -> Outcome<bool> {
         match self.settled(self.eval(node, scope)?)?.view() {
             View::Bool(value) => Ok(value),
-            other => {
-                error(format!("`{}` is of type {}: a bool is needed here", self.words(node), other.type_name()))
-            }
+            other => error(format!("`{}` is of type {}: a bool is needed here", self.words(node), other.type_name())),
         }
     }
 
@@ -316,101 +317,6 @@ impl Machine<'_> {
         }
     }
 
-    fn ordered(&self, operator: Operator, one: View<'_>, two: View<'_>) -> Outcome<Operand<'static>> {
-        if let (View::Text(text), View::Text(_)) = (one, two) {
-            self.charge_text(text)?;
-        }
-        let Some(order) = compare(one, two) else { return no_operands(operator, one, two) };
-        Ok(boolean(match operator {
-            Operator::Less => order.is_lt(),
-            Operator::LessOrEqual => order.is_le(),
-            Operator::Greater => order.is_gt(),
-            Operator::GreaterOrEqual => order.is_ge(),
-            Operator::Equal
-            | Operator::NotEqual
-            | Operator::In
-            | Operator::Add
-            | Operator::Subtract
-            | Operator::Multiply
-            | Operator::Divide
-            | Operator::Remainder => order.is_eq(),
-        }))
-    }
-
-    /// Deep equality; numbers compare by value, an int with a double too.
-    pub fn equal(&self, one: &Value, two: &Value) -> Outcome<bool> {
-        self.charge(1)?;
-        match (one, two) {
-            (Value::String(one), Value::String(two)) => {
-                self.charge_text(one)?;
-                Ok(one == two)
-            }
-            (Value::Array(one), Value::Array(two)) => {
-                if one.len() != two.len() {
-                    return Ok(false);
-                }
-                for (one, two) in one.iter().zip(two) {
-                    if !self.equal(one, two)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            (Value::Object(one), Value::Object(two)) => {
-                if one.len() != two.len() {
-                    return Ok(false);
-                }
-                for (key, one) in one {
-                    let Some(two) = two.get(key) else { return Ok(false) };
-                    if !self.equal(one, two)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            (Value::Null, Value::Null) => Ok(true),
-            (one, two) => Ok(compare(View::of(one), View::of(two)).is_some_and(std::cmp::Ordering::is_eq)),
-        }
-    }
-
-    fn contained(&self, one: &Value, two: View<'_>) -> Outcome<Operand<'static>> {
-        match (View::of(one), two) {
-            (_, View::List(items)) => {
-                for item in items {
-                    if self.equal(one, item)? {
-                        return Ok(boolean(true));
-                    }
-                }
-                Ok(boolean(false))
-            }
-            (View::Text(key), View::Map(fields)) => Ok(boolean(fields.contains_key(key))),
-            (one, two) => no_operands(Operator::In, one, two),
-        }
-    }
-
-    fn arithmetic<'v>(&self, operator: Operator, one: Settled<'v>, two: Settled<'v>) -> Outcome<Operand<'v>> {
-        let value = match (one.view(), two.view()) {
-            (View::Int(one), View::Int(two)) => integer(operator, one, two)?,
-            (View::Double(one), View::Double(two)) => double(operator, one, two)?,
-            (View::Text(_), View::Text(more)) if operator == Operator::Add => {
-                self.charge_bytes(more.len() as u64)?;
-                let more = more.to_owned();
-                let Value::String(mut text) = self.into_value(one.into_operand())? else { return Ok(boolean(false)) };
-                text.push_str(&more);
-                Value::String(text)
-            }
-            (View::List(_), View::List(more)) if operator == Operator::Add => {
-                self.charge_bytes(more.iter().map(weight).sum())?;
-                let more = more.to_vec();
-                let Value::Array(mut items) = self.into_value(one.into_operand())? else { return Ok(boolean(false)) };
-                items.extend(more);
-                Value::Array(items)
-            }
-            (one, two) => return no_operands(operator, one, two),
-        };
-        Ok(Operand::Owned(value))
-    }
-
     fn comprehension<'v>(&'v self, it: &'v Comprehension, scope: Option<&'v Scope<'v>>) -> Outcome<Operand<'v>> {
         let range = self.settled(self.eval(&it.range, scope)?)?;
         let keys: Vec<Value>;
@@ -440,7 +346,7 @@ impl Machine<'_> {
                 let mut kept = Vec::new();
                 for value in items {
                     if self.truth(&it.body, Some(&Scope { value, outer: scope }))? {
-                        kept.push(self.into_value(Operand::Borrowed(value))?);
+                        kept.push(self.owned(Operand::Borrowed(value))?);
                     }
                 }
                 Ok(Operand::Owned(Value::Array(kept)))
@@ -455,7 +361,7 @@ impl Machine<'_> {
                         Some(_) => continue,
                     };
                     self.charge_bytes(16)?;
-                    made.push(self.into_value(self.eval(result, Some(&inner))?)?);
+                    made.push(self.owned(self.eval(result, Some(&inner))?)?);
                 }
                 Ok(Operand::Owned(Value::Array(made)))
             }
@@ -525,61 +431,4 @@ pub(in crate::expr) fn missing_key(of: &str, name: &str, names: &[String]) -> St
 /// A bool as an operand.
 pub(super) fn boolean(value: bool) -> Operand<'static> {
     Operand::Owned(Value::Bool(value))
-}
-
-fn no_operands<T>(operator: Operator, one: View<'_>, two: View<'_>) -> Outcome<T> {
-    let hint = match (one, two) {
-        (View::Int(_), View::Double(_)) | (View::Double(_), View::Int(_)) => ": write `double(…)` around the int",
-        _ => "",
-    };
-    let (one, two) = (one.type_name(), two.type_name());
-    error(format!("`{}` does not take a value of type {one} and one of type {two}{hint}", operator.text()))
-}
-
-fn integer(operator: Operator, one: i64, two: i64) -> Outcome<Value> {
-    if two == 0 && matches!(operator, Operator::Divide | Operator::Remainder) {
-        return error(format!("division by zero: {one} {} 0", operator.text()));
-    }
-    let result = match operator {
-        Operator::Add => one.checked_add(two),
-        Operator::Subtract => one.checked_sub(two),
-        Operator::Multiply => one.checked_mul(two),
-        Operator::Divide => one.checked_div(two),
-        Operator::Remainder => one.checked_rem(two),
-        Operator::Equal
-        | Operator::NotEqual
-        | Operator::Less
-        | Operator::LessOrEqual
-        | Operator::Greater
-        | Operator::GreaterOrEqual
-        | Operator::In => None,
-    };
-    match result {
-        Some(value) => Ok(Value::from(value)),
-        None => error(format!("integer overflow: {one} {} {two} does not fit in 64 bits", operator.text())),
-    }
-}
-
-/// Doubles stay finite, because JSON has no other; a result that is not is an error.
-fn double(operator: Operator, one: f64, two: f64) -> Outcome<Value> {
-    let result = match operator {
-        Operator::Add => one + two,
-        Operator::Subtract => one - two,
-        Operator::Multiply => one * two,
-        Operator::Divide if two == 0.0 => return error(format!("division by zero: {one} / {two}")),
-        Operator::Divide => one / two,
-        Operator::Remainder
-        | Operator::Equal
-        | Operator::NotEqual
-        | Operator::Less
-        | Operator::LessOrEqual
-        | Operator::Greater
-        | Operator::GreaterOrEqual
-        | Operator::In => return error(format!("`{}` does not take doubles", operator.text())),
-    };
-    if result.is_finite() {
-        Ok(Value::from(result))
-    } else {
-        error(format!("overflow: {one} {} {two} is too large for a double", operator.text()))
-    }
 }

@@ -146,7 +146,8 @@ impl<'s> Lexer<'s> {
             return self.end_of_int(start, value);
         }
         self.refuse_letters(start)?;
-        match self.text.get(start..self.at).and_then(|text| text.parse::<f64>().ok()).filter(|value| value.is_finite()) {
+        match self.text.get(start..self.at).and_then(|text| text.parse::<f64>().ok()).filter(|value| value.is_finite())
+        {
             Some(value) => Ok(Token::Double(value)),
             None => Err(Problem::new(super::SYNTAX, start..self.at, "this number is too large for a double")),
         }
@@ -172,7 +173,11 @@ impl<'s> Lexer<'s> {
             self.at += 1;
         }
         let text = self.text.get(start..self.at).unwrap_or_default();
-        Err(Problem::new(super::SYNTAX, start..self.at, format!("`{}` is not a number", crate::expr::nearest::shortened(text))))
+        Err(Problem::new(
+            super::SYNTAX,
+            start..self.at,
+            format!("`{}` is not a number", crate::expr::nearest::shortened(text)),
+        ))
     }
 
     /// Reads a string from its opening quote; `start` is where its prefix begins.

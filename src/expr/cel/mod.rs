@@ -9,6 +9,7 @@ mod evaluate;
 mod functions;
 mod lexer;
 mod operand;
+mod operators;
 mod parser;
 mod references;
 mod tree;

@@ -15,16 +15,32 @@ use crate::expr::problem::Problem;
 /// The longest text of an expression, in bytes.
 pub(super) const LONGEST_TEXT: usize = 64 * 1024;
 
-/// How deep parentheses, calls, lists and signs may nest. One level takes up to ten frames of the stack.
-const DEEPEST_NESTING: u16 = 100;
+/// How deep parentheses, calls, lists and signs may nest. One level of comprehensions takes
+/// 20 KB of the stack without optimisation.
+const DEEPEST_NESTING: u16 = 48;
 
 /// How high the tree may become, by chains such as `a + b + c …` too. One level takes two frames of the stack.
-const HIGHEST_TREE: u16 = 250;
+const HIGHEST_TREE: u16 = 200;
 
 /// Words that CEL keeps for itself.
 const RESERVED: [&str; 17] = [
-    "as", "break", "const", "continue", "else", "for", "function", "if", "import", "in", "let", "loop", "namespace",
-    "package", "return", "var", "while",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "package",
+    "return",
+    "var",
+    "while",
 ];
 
 /// The compiled size that a regular expression may have, in bytes.
@@ -137,7 +153,13 @@ impl<'s> Parser<'s> {
             let message = format!("`{opened}` is never closed: `{sign}` expected");
             return Err(Problem::new(SYNTAX, opening.clone(), message));
         }
-        Err(self.unexpected(if sign == ")" { "`)`" } else if sign == "]" { "`]`" } else { "`}`" }))
+        Err(self.unexpected(if sign == ")" {
+            "`)`"
+        } else if sign == "]" {
+            "`]`"
+        } else {
+            "`}`"
+        }))
     }
 
     /// The current token cannot stand here; common slips get the right spelling.
@@ -511,7 +533,8 @@ impl<'s> Parser<'s> {
             (first, _) => {
                 let place = first.map_or(range.clone(), |node| node.range());
                 self.problems.push(
-                    Problem::new(FUNCTION, place, "`has` asks for one field").help("write it as `has(step.outputs.key)`"),
+                    Problem::new(FUNCTION, place, "`has` asks for one field")
+                        .help("write it as `has(step.outputs.key)`"),
                 );
                 self.node(Kind::Literal(Value::Null), range.start, self.last_end)
             }

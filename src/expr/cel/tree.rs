@@ -65,15 +65,25 @@ pub(super) enum Kind {
     /// A variable of a comprehension: how many comprehensions outwards it was named; 0 is the nearest.
     Variable(u16),
     /// The name's bytes end where the node ends.
-    Field { of: Box<Node>, name: Box<str> },
-    Index { of: Box<Node>, index: Box<Node> },
+    Field {
+        of: Box<Node>,
+        name: Box<str>,
+    },
+    Index {
+        of: Box<Node>,
+        index: Box<Node>,
+    },
     Not(Box<Node>),
     Negate(Box<Node>),
     /// `&&` over two or more.
     All(Vec<Node>),
     /// `||` over two or more.
     Any(Vec<Node>),
-    Binary { operator: Operator, left: Box<Node>, right: Box<Node> },
+    Binary {
+        operator: Operator,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
     /// Condition, then, else.
     Conditional(Box<[Node; 3]>),
     /// `has(…)` of a field or of a constant index.

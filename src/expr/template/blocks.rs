@@ -145,7 +145,8 @@ fn explain(error: &RenderError, names: &dyn Names) -> EvaluationError {
         }
         None => {
             let words = raw.replace(['[', ']'], "");
-            let words = words.trim_start_matches(|c: char| c == PARAMETER || c.is_ascii_digit()).trim_start_matches('-');
+            let words =
+                words.trim_start_matches(|c: char| c == PARAMETER || c.is_ascii_digit()).trim_start_matches('-');
             EvaluationError::new(format!("`{words}` is not there"))
         }
     };
@@ -223,7 +224,8 @@ impl Builder {
             Argument::Literal(value) => Ok(Parameter::Literal(value.clone())),
             Argument::Path(path) => {
                 let text = self.path(path);
-                let parsed = handlebars::Path::parse(&text).map_err(|_| format!("`{text}` cannot be read as a path"))?;
+                let parsed =
+                    handlebars::Path::parse(&text).map_err(|_| format!("`{text}` cannot be read as a path"))?;
                 Ok(Parameter::Path(parsed))
             }
             Argument::Call(call) => {

@@ -86,9 +86,10 @@ impl Checker<'_> {
                     (Helper::Len, [kind @ (Type::Null | Type::Bool | Type::Int | Type::Double)]) => {
                         Some(format!("`len` takes a string, a list or a map, this is of type {kind}"))
                     }
-                    (Helper::Lookup, [kind @ (Type::Null | Type::Bool | Type::Int | Type::Double | Type::String), _]) => {
-                        Some(format!("`lookup` takes a list or a map, this is of type {kind}"))
-                    }
+                    (
+                        Helper::Lookup,
+                        [kind @ (Type::Null | Type::Bool | Type::Int | Type::Double | Type::String), _],
+                    ) => Some(format!("`lookup` takes a list or a map, this is of type {kind}")),
                     (Helper::Gt | Helper::Gte | Helper::Lt | Helper::Lte, [one, two]) if !one.is_comparable(two) => {
                         let name = call.helper.name();
                         Some(format!("`{name}` does not compare a value of type {one} with one of type {two}"))

@@ -89,15 +89,9 @@ impl Helper {
             Self::Json => Type::String,
             Self::Lookup => Type::Any,
             Self::Len => Type::Int,
-            Self::Eq
-            | Self::Ne
-            | Self::Gt
-            | Self::Gte
-            | Self::Lt
-            | Self::Lte
-            | Self::And
-            | Self::Or
-            | Self::Not => Type::Bool,
+            Self::Eq | Self::Ne | Self::Gt | Self::Gte | Self::Lt | Self::Lte | Self::And | Self::Or | Self::Not => {
+                Type::Bool
+            }
         }
     }
 
@@ -184,13 +178,20 @@ pub(super) fn step<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
 fn lookup<'v>(of: &Cow<'v, Value>, key: &Value) -> Result<Cow<'v, Value>, String> {
     let name = match key {
         Value::String(_) | Value::Number(_) => text_of(key),
-        other => return Err(format!("`lookup` takes a key or an index, not a value of type {}", View::of(other).type_name())),
+        other => {
+            return Err(format!(
+                "`lookup` takes a key or an index, not a value of type {}",
+                View::of(other).type_name()
+            ));
+        }
     };
     let found = match of {
         Cow::Borrowed(value) => step(value, &name).map(Cow::Borrowed),
         Cow::Owned(value) => step(value, &name).map(|found| Cow::Owned(found.clone())),
     };
-    found.ok_or_else(|| format!("`lookup`: a value of type {} has no key `{}`", View::of(of).type_name(), shortened(&name)))
+    found.ok_or_else(|| {
+        format!("`lookup`: a value of type {} has no key `{}`", View::of(of).type_name(), shortened(&name))
+    })
 }
 
 fn equal(one: &Value, two: &Value) -> bool {

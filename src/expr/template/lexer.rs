@@ -82,7 +82,9 @@ impl<'s> TagLexer<'s> {
         while let Some(next) = rest.get(length..).and_then(|rest| rest.chars().next()) {
             if next == '[' {
                 match rest.get(length..).and_then(|rest| rest.find(']')) {
-                    Some(end) if !rest.get(length..length + end).unwrap_or_default().contains("}}") => length += end + 1,
+                    Some(end) if !rest.get(length..length + end).unwrap_or_default().contains("}}") => {
+                        length += end + 1
+                    }
                     _ => return length + 1,
                 }
             } else if is_word(next) || matches!(next, '.' | '/' | '@') {

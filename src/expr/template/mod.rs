@@ -4,10 +4,12 @@
 //! root name. Nothing is ever escaped for HTML, what is inserted is never read again, and a missing key is an error.
 
 mod blocks;
+mod build;
 mod check;
 mod helper;
 mod lexer;
 mod parser;
+mod path;
 mod resolve;
 mod spaces;
 mod tree;
@@ -57,6 +59,8 @@ enum Form {
 struct Parsed {
     source: Box<str>,
     items: Vec<Item>,
+    /// Nothing stands around the one tag.
+    is_one_tag: bool,
     /// Only where a block needs it.
     compiled: Option<Compiled>,
 }
@@ -65,7 +69,7 @@ impl Parsed {
     /// The one tag that the whole text is; its value keeps its type.
     fn whole(&self) -> Option<&Argument> {
         match self.items.as_slice() {
-            [Item::Value(argument)] if is_one_tag(&self.source) => Some(argument),
+            [Item::Value(argument)] if self.is_one_tag => Some(argument),
             _ => None,
         }
     }
@@ -80,21 +84,16 @@ impl Parsed {
     }
 }
 
-/// Whether nothing stands around the tag. The parser has taken what `~` and comments take, so the text is asked.
-fn is_one_tag(source: &str) -> bool {
-    source.starts_with("{{") && source.ends_with("}}") && source.matches("{{").count() == 1
-}
-
 impl Template {
     /// Parses; every mistake has its place. A text without `{{` is a constant and costs nothing.
     pub fn parse(source: &str) -> Result<Self, Vec<Problem>> {
         if !source.contains("{{") {
             return Ok(Self(Form::Constant(source.into())));
         }
-        let items = parser::parse(source)?;
+        let (items, is_one_tag) = parser::parse(source)?;
         let has_block = items.iter().any(|item| matches!(item, Item::Block(_)));
         let compiled = if has_block { Some(Compiled::new(&items, source)?) } else { None };
-        Ok(Self(Form::Parsed(Arc::new(Parsed { source: source.into(), items, compiled }))))
+        Ok(Self(Form::Parsed(Arc::new(Parsed { source: source.into(), items, is_one_tag, compiled }))))
     }
 
     /// The text as written.

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use super::build::{Tag, build};
 use super::helper::{HELPERS, Helper};
 use super::lexer::{TagLexer, Token, is_word};
+use super::path::split;
 use super::spaces::{Edges, Piece, trim};
-use super::tree::{Argument, Block, BlockKind, Call, Item, Path, Start};
+use super::tree::{Argument, BlockKind, Call, Item, Path, Start};
 use super::{ARGUMENTS, HELPER, PAIRING, REFUSED, SYNTAX, TOO_LARGE};
 use crate::expr::nearest::{nearest, shortened};
 use crate::expr::problem::Problem;
@@ -23,31 +25,27 @@ const MOST_PROBLEMS: usize = 50;
 /// The names that `@` may have.
 const LOCALS: [&str; 4] = ["index", "key", "first", "last"];
 
-/// Reads a text that holds `{{`.
-pub(super) fn parse(source: &str) -> Result<Vec<Item>, Vec<Problem>> {
-    let mut parser =
-        Parser { source, at: 0, pieces: vec![Piece::default()], tags: Vec::new(), edges: Vec::new(), open: Vec::new(), problems: Vec::new() };
+/// Reads a text that holds `{{`; says too whether it is one tag with nothing around it.
+pub(super) fn parse(source: &str) -> Result<(Vec<Item>, bool), Vec<Problem>> {
+    let mut parser = Parser {
+        source,
+        at: 0,
+        pieces: vec![Piece::default()],
+        tags: Vec::new(),
+        edges: Vec::new(),
+        open: Vec::new(),
+        problems: Vec::new(),
+    };
     parser.scan();
     if !parser.problems.is_empty() {
         parser.problems.sort_by_key(|problem| problem.range.start);
         return Err(parser.problems);
     }
+    let is_one_tag = parser.tags.len() == 1 && parser.pieces.iter().all(|piece| piece.text.is_empty());
     trim(&mut parser.pieces, &parser.edges);
     let mut pieces = parser.pieces.into_iter();
     let mut tags = parser.tags.into_iter();
-    Ok(build(&mut pieces, &mut tags).0)
-}
-
-/// A tag, before blocks are put together.
-#[derive(Debug)]
-enum Tag {
-    /// A comment, or one that was wrong.
-    Nothing,
-    Value(Argument),
-    Open { kind: BlockKind, argument: Argument, parameters: Vec<Box<str>> },
-    Else,
-    ElseOpen { kind: BlockKind, argument: Argument, parameters: Vec<Box<str>> },
-    Close,
+    Ok((build(&mut pieces, &mut tags), is_one_tag))
 }
 
 /// A block whose end has not come yet.
@@ -77,10 +75,7 @@ struct Broken;
 
 impl<'s> Parser<'s> {
     fn problem(&mut self, code: &'static str, range: Range<usize>, message: impl Into<String>) -> &mut Problem {
-        let index = self.problems.len();
-        self.problems.push(Problem::new(code, range, message));
-        // The entry was pushed on the line above.
-        &mut self.problems[index]
+        self.problems.push_mut(Problem::new(code, range, message))
     }
 
     fn broken<T>(&mut self, code: &'static str, range: Range<usize>, message: impl Into<String>) -> Result<T, Broken> {
@@ -104,14 +99,15 @@ impl<'s> Parser<'s> {
             let before = self.text(self.at..start);
             let backslashes = before.len() - before.trim_end_matches('\\').len();
             if backslashes == 1 {
-                self.push_text(&before[..before.len() - 1]);
+                self.push_text(before.strip_suffix('\\').unwrap_or(before));
                 let braces = self.text(start..self.source.len()).bytes().take_while(|byte| *byte == b'{').count();
                 self.push_text(self.text(start..start + braces));
                 self.at = start + braces;
                 continue;
             }
             // Two backslashes stand for one, and the tag is a tag.
-            self.push_text(&before[..before.len() - usize::from(backslashes > 1)]);
+            let kept = if backslashes > 1 { before.strip_suffix('\\') } else { None };
+            self.push_text(kept.unwrap_or(before));
             self.at = start;
             let mut edges = Edges::default();
             let tag = match self.tag(start, &mut edges) {
@@ -162,7 +158,11 @@ impl<'s> Parser<'s> {
     fn tag(&mut self, start: usize, edges: &mut Edges) -> Result<Tag, Broken> {
         let rest = self.text(start + 2..self.source.len());
         if rest.starts_with("{{") {
-            return self.refused(start..start + 4, "raw blocks `{{{{` are not used here", "write `\\{{` for a literal `{{`");
+            return self.refused(
+                start..start + 4,
+                "raw blocks `{{{{` are not used here",
+                "write `\\{{` for a literal `{{`",
+            );
         }
         let mut at = start + 2;
         if rest.starts_with('~') {
@@ -192,7 +192,8 @@ impl<'s> Parser<'s> {
             _ => {
                 let trimmed = rest.trim_start();
                 let after = trimmed.strip_prefix("else").and_then(|rest| rest.chars().next());
-                if trimmed.starts_with("else") && after.is_none_or(|next| !is_word(next) && !matches!(next, '.' | '/')) {
+                if trimmed.starts_with("else") && after.is_none_or(|next| !is_word(next) && !matches!(next, '.' | '/'))
+                {
                     edges.may_own_line = true;
                     let at = at + (rest.len() - trimmed.len()) + "else".len();
                     return self.otherwise(start, at, edges);
@@ -209,20 +210,17 @@ impl<'s> Parser<'s> {
 
     fn comment(&mut self, start: usize, at: usize, edges: &mut Edges) -> Result<Tag, Broken> {
         let rest = self.text(at + 1..self.source.len());
-        let found = if rest.starts_with("--") {
-            let end = |mark: &str| rest.get(2..).and_then(|rest| rest.find(mark)).map(|end| (2 + end, mark.len()));
-            match (end("--}}"), end("--~}}")) {
-                (Some(one), Some(two)) => Some(one.min(two)),
-                (one, two) => one.or(two),
-            }
-        } else {
-            rest.find("}}").map(|end| (end, 2))
+        let is_long = rest.starts_with("--");
+        let is_end = |end: &usize| {
+            let body = rest.get(..*end).unwrap_or_default();
+            let body = body.strip_suffix('~').unwrap_or(body);
+            !is_long || (body.len() >= 4 && body.ends_with("--"))
         };
-        let Some((end, length)) = found else { return self.unclosed(start) };
-        let body = rest.get(..end + length - 2).unwrap_or_default();
-        edges.trim_after = body.ends_with('~');
+        let found = rest.match_indices("}}").map(|(end, _)| end).find(is_end);
+        let Some(end) = found else { return self.unclosed(start) };
+        edges.trim_after = rest.get(..end).is_some_and(|body| body.ends_with('~'));
         edges.may_own_line = true;
-        self.at = at + 1 + end + length;
+        self.at = at + 1 + end + 2;
         Ok(Tag::Nothing)
     }
 
@@ -274,7 +272,11 @@ impl<'s> Parser<'s> {
     fn value(&mut self, start: usize, at: usize, braces: usize, edges: &mut Edges) -> Result<Tag, Broken> {
         let mut reader = Reader::new(self.source, at);
         if let Token::End(_) = reader.token {
-            return self.broken(SYNTAX, start..reader.range.end, "this template is empty: a name expected between the braces");
+            return self.broken(
+                SYNTAX,
+                start..reader.range.end,
+                "this template is empty: a name expected between the braces",
+            );
         }
         let argument = self.call_or_path(&mut reader, start, 0)?;
         self.end(&mut reader, start, braces, edges)?;
@@ -362,8 +364,7 @@ impl<'s> Parser<'s> {
 
     /// The names behind `as` that are in scope, outermost first.
     fn parameters(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
-        let names: Vec<&str> =
-            self.open.iter().flat_map(|block| block.parameters.iter().map(|name| &**name)).collect();
+        let names: Vec<&str> = self.open.iter().flat_map(|block| block.parameters.iter().map(|name| &**name)).collect();
         names.into_iter()
     }
 
@@ -394,7 +395,9 @@ impl<'s> Parser<'s> {
                     Ok(Path { start: Start::Local(known), segments: Vec::new(), range })
                 }
                 Some(known) if in_each => self.broken(SYNTAX, range, format!("`@{known}` has no fields")),
-                Some(known) => self.broken(SYNTAX, range, format!("`@{known}` has a meaning only inside `{{{{#each}}}}`")),
+                Some(known) => {
+                    self.broken(SYNTAX, range, format!("`@{known}` has a meaning only inside `{{{{#each}}}}`"))
+                }
                 None => {
                     let message = format!("there is no `@{}`", shortened(&name));
                     let help = "there is `@index`, `@key`, `@first`, `@last`".to_owned();
@@ -594,95 +597,4 @@ impl<'s> Reader<'s> {
 fn helper_list() -> String {
     let names: Vec<String> = HELPERS.iter().map(|helper| format!("`{}`", helper.name())).collect();
     format!("there is {}", names.join(", "))
-}
-
-type Segments = (Vec<Segment>, bool);
-
-/// Splits a path at its dots and slashes; says whether it begins with `@`.
-fn split(text: &str, offset: usize) -> Result<Segments, (Range<usize>, String)> {
-    let local = text.starts_with('@');
-    let mut at = usize::from(local);
-    let mut segments = Vec::new();
-    if text.starts_with("..") || text.contains("/../") {
-        let message = "`..` is not used here: give the outer item a name with `as |name|`".to_owned();
-        return Err((offset..offset + 2, message));
-    }
-    if text == "." || text == "./" {
-        return Ok((segments, false));
-    }
-    if text.starts_with("./") {
-        segments.push(Segment { name: "this".to_owned(), range: offset..offset + 1 });
-        at = 2;
-    }
-    loop {
-        let rest = text.get(at..).unwrap_or_default();
-        let (name, start, length) = if let Some(inner) = rest.strip_prefix('[') {
-            let Some(end) = inner.find(']') else {
-                return Err((offset + at..offset + at + 1, "`[` is never closed: `]` expected".to_owned()));
-            };
-            (inner.get(..end).unwrap_or_default(), at + 1, end + 2)
-        } else {
-            let end = rest.find(['.', '/', '[', '@']).unwrap_or(rest.len());
-            (rest.get(..end).unwrap_or_default(), at, end)
-        };
-        if length == 0 {
-            let place = (offset + at).min(offset + text.len().saturating_sub(1));
-            return Err((place..place + 1, "a name expected here".to_owned()));
-        }
-        segments.push(Segment { name: name.to_owned(), range: offset + start..offset + start + name.len() });
-        at += length;
-        match text.as_bytes().get(at) {
-            None => return Ok((segments, local)),
-            Some(b'.' | b'/') => at += 1,
-            Some(_) => return Err((offset + at..offset + at + 1, "`.` expected between the parts of a path".to_owned())),
-        }
-    }
-}
-
-/// What ended a run of items.
-enum Ending {
-    Text,
-    Else,
-    ElseOpen(BlockKind, Argument, Vec<Box<str>>),
-    Close,
-}
-
-/// Puts pieces and tags together, down to the end of the block around them. Blocks are paired and not too deep here.
-fn build(pieces: &mut impl Iterator<Item = Piece>, tags: &mut impl Iterator<Item = Tag>) -> (Vec<Item>, Ending) {
-    let mut items: Vec<Item> = Vec::new();
-    loop {
-        if let Some(piece) = pieces.next().filter(|piece| !piece.text.is_empty()) {
-            items.push(Item::Text(piece.text.into()));
-        }
-        match tags.next() {
-            None => return (items, Ending::Text),
-            Some(Tag::Nothing) => {}
-            Some(Tag::Value(argument)) => items.push(Item::Value(argument)),
-            Some(Tag::Open { kind, argument, parameters }) => {
-                items.push(block(kind, argument, parameters, pieces, tags));
-            }
-            Some(Tag::Else) => return (items, Ending::Else),
-            Some(Tag::ElseOpen { kind, argument, parameters }) => {
-                return (items, Ending::ElseOpen(kind, argument, parameters));
-            }
-            Some(Tag::Close) => return (items, Ending::Close),
-        }
-    }
-}
-
-fn block(
-    kind: BlockKind,
-    argument: Argument,
-    parameters: Vec<Box<str>>,
-    pieces: &mut impl Iterator<Item = Piece>,
-    tags: &mut impl Iterator<Item = Tag>,
-) -> Item {
-    let (body, ending) = build(pieces, tags);
-    let otherwise = match ending {
-        Ending::Close | Ending::Text => None,
-        Ending::Else => Some(build(pieces, tags).0),
-        // The block of an `else if` ends where the block around it ends.
-        Ending::ElseOpen(kind, argument, parameters) => Some(vec![block(kind, argument, parameters, pieces, tags)]),
-    };
-    Item::Block(Box::new(Block { kind, argument, parameters, body, otherwise }))
 }

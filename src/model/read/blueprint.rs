@@ -10,7 +10,7 @@ use crate::yaml::{Entry, Node, Yaml};
 /// The deepest answer of a planner that is read, in nested lists and mappings.
 const MAX_DEPTH: usize = 128;
 
-/// Reads a blueprint; calls without an id or a callee are left out.
+/// Reads a blueprint; calls without an id or a callee are left out. Nothing else can be wrong once its form is right.
 pub fn read_blueprint(node: &Node) -> Blueprint {
     let steps = scalar::items(node, "steps").iter().filter_map(read_step).collect();
     Blueprint { steps, span: node.span }
