@@ -6,6 +6,7 @@ mod docs;
 mod licences;
 mod schemas;
 mod shipped;
+mod simulate;
 mod source;
 mod support;
 mod tidy;
