@@ -6,11 +6,13 @@ mod files;
 mod human;
 mod machine;
 mod nearest;
+mod tidy;
 
 pub use files::{FileId, Files, Place};
 pub use human::render_human;
 pub use machine::{render_github, render_json, render_sarif};
 pub use nearest::nearest;
+pub use tidy::{Count, count};
 
 use std::borrow::Cow;
 

@@ -1,5 +1,11 @@
-//! The project folder: finds its root, reads its files, confined.
+//! The project folder: finds its root, lists and reads its files, confined.
 
-mod folder;
+mod glob;
+mod list;
+mod root;
+mod sources;
 
-pub use folder::{FolderSources, find_root};
+pub use glob::{expand_glob, is_glob};
+pub use list::{Listed, list_folder};
+pub use root::find_root;
+pub use sources::FolderSources;

@@ -316,7 +316,8 @@ impl<'a> Builder<'a> {
         let follows_key = self.frames.last().is_some_and(|frame| matches!(frame.collection, Collection::Map(_)));
         let is_block_list = !is_flow && matches!(collection, Collection::List(_));
         // The parser begins a list at its first item where the dashes stand right under the key.
-        let start = if is_block_list && follows_key { list_start(self.text, self.last_end, start).min(start) } else { start };
+        let start =
+            if is_block_list && follows_key { list_start(self.text, self.last_end, start).min(start) } else { start };
         self.last_end = end;
         self.frames.push(Frame { start, end, is_flow, anchor, nodes: 1, height: 0, collection });
         ControlFlow::Continue(())

@@ -69,7 +69,9 @@ fn refuse(file: FileId, text: &str, limits: &Limits) -> Option<Diagnostic> {
     if text.len() > limits.max_bytes {
         let message = format!("the file has {} bytes, more than the {} that are read", text.len(), limits.max_bytes);
         let whole = Span { file, start: 0, end: 0 };
-        return Some(Diagnostic::error(codes::TOO_LARGE, whole, message).help("split it, or keep the data in a file of its own"));
+        return Some(
+            Diagnostic::error(codes::TOO_LARGE, whole, message).help("split it, or keep the data in a file of its own"),
+        );
     }
     let is_control = |byte: u8| (byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r')) || byte == 0x7f;
     let start = text.bytes().position(is_control)?;
@@ -145,7 +147,10 @@ mod tests {
         check("a: 1\nb: [x, {c: no}]\n", serde_json::json!({"a": 1, "b": ["x", {"c": "no"}]}));
         check("- 014\n- '014'\n- ~\n-\n", serde_json::json!([14, "014", null, null]));
         check("1: a\ntrue: b\n~: c\n1.5: d\n", serde_json::json!({"1": "a", "true": "b", "~": "c", "1.5": "d"}));
-        check("a: !!str 12\nb: !!int \"12\"\nc: ! 3\nd: !!float 3\n", serde_json::json!({"a": "12", "b": 12, "c": "3", "d": 3.0}));
+        check(
+            "a: !!str 12\nb: !!int \"12\"\nc: ! 3\nd: !!float 3\n",
+            serde_json::json!({"a": "12", "b": 12, "c": "3", "d": 3.0}),
+        );
         check("\u{feff}a: |\r\n  x\r\n  y\r\n", serde_json::json!({"a": "x\ny\n"}));
         check("--- # first\na: {b, c: }\n...\n", serde_json::json!({"a": {"b": null, "c": null}}));
     }
@@ -194,7 +199,7 @@ mod tests {
         let many: String = (0..40).map(|i| format!("k{i}: 1\n")).collect();
         check_wrong(&format!("{many}k3: 2\nk39: 2\n"), &["TOL0005 41:1-41:3", "TOL0005 42:1-42:4"]);
         check_wrong("? [a, b]\n: c\nd: e\n", &["TOL0009 1:3-1:9"]);
-        check_wrong("{{a: b}: c}: d\n", &["TOL0009 1:1-1:12", "TOL0017 1:1-1:12"][1..].as_ref());
+        check_wrong("{{a: b}: c}: d\n", &["TOL0017 1:1-1:12"]);
         check_wrong(": a\n", &["TOL0009 1:1-1:1"]);
     }
 
@@ -289,7 +294,10 @@ mod tests {
 
     #[test]
     fn never_panics() {
-        let parts = ["a: ", "- ", "\n", "  ", "[", "]", "{", "}", "{{ x }}", "&a ", "*a", "<<: ", "|", ">-\n", "'", "\"", "\\", "\t", "#", "!x ", "é", "🎉", "\r\n", "? ", ": ", ",", "---", "%", "~"];
+        let parts = [
+            "a: ", "- ", "\n", "  ", "[", "]", "{", "}", "{{ x }}", "&a ", "*a", "<<: ", "|", ">-\n", "'", "\"", "\\",
+            "\t", "#", "!x ", "é", "🎉", "\r\n", "? ", ": ", ",", "---", "%", "~",
+        ];
         // A fixed linear congruence gives the same many texts in every run.
         let mut seed: u64 = 1;
         for _ in 0..20_000 {

@@ -156,7 +156,11 @@ impl Scene<'_> {
             | ErrorKind::InvalidQuotedScalarHexEscape
             | ErrorKind::InvalidUnicodeEscape => {
                 let message = "this is no escape that double quotes know";
-                self.error(&self.bad_escape(), message, "write a backslash as \\\\, or use single quotes, which leave it as it is")
+                self.error(
+                    &self.bad_escape(),
+                    message,
+                    "write a backslash as \\\\, or use single quotes, which leave it as it is",
+                )
             }
             ErrorKind::UnclosedFlowCollection { .. }
             | ErrorKind::UnexpectedEofFlowSequence
