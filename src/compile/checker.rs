@@ -184,12 +184,9 @@ impl<'s> Checker<'s> {
         schema::check(DocumentKind::Pipeline, &tree, found);
         let folder = paths::folder_of(path).to_owned();
         let (tree, mut sound) = self.with_includes(tree, &folder, reads, found);
-        let mut pipeline = {
-            let mut context = model::ReadContext::new(&self.loader.files);
-            let pipeline = model::read_pipeline(&tree, loaded.file, path, &mut context);
-            found.append(&mut context.diagnostics);
-            pipeline
-        };
+        let tree = with_templates(tree, found);
+        let mut context = model::ReadContext::new(&self.loader.files, found);
+        let mut pipeline = model::read_pipeline(&tree, loaded.file, path, &mut context);
         let name = self.profile.clone().filter(|_| self.stack.len() == 1);
         let settings = self.settings();
         let catalogue = self.catalogue(&folder);
@@ -236,12 +233,11 @@ impl<'s> Checker<'s> {
             let Ok(loaded) = self.loader.load(&path) else { continue };
             sound &= self.include(&path);
             if let Some(tree) = loaded.tree {
-                trees.push((path.clone(), tree));
+                trees.push(tree.as_ref().clone());
             }
             reads.push(path);
         }
-        let includes: Vec<(&str, &Node)> = trees.iter().map(|(path, tree)| (path.as_str(), tree.as_ref())).collect();
-        (Arc::new(model::merge_includes(&tree, &includes)), sound)
+        (Arc::new(model::merge_includes(tree.as_ref().clone(), &trees)), sound)
     }
 
     /// The path that a file names, if a text can be had there; else that is reported at the name.
@@ -332,7 +328,7 @@ impl<'s> Checker<'s> {
                 let before = found.len();
                 schema::check(DocumentKind::Blueprint, &tree, found);
                 let sound = !has_errors(found.get(before..).unwrap_or_default());
-                let blueprint = self.read_blueprint(&tree, found);
+                let blueprint = model::read_blueprint(&tree);
                 if sound {
                     blueprints.insert(number, blueprint);
                 }
@@ -340,13 +336,6 @@ impl<'s> Checker<'s> {
             reads.push(path);
         }
         blueprints
-    }
-
-    pub(super) fn read_blueprint(&self, tree: &Node, found: &mut Vec<Diagnostic>) -> Blueprint {
-        let mut context = model::ReadContext::new(&self.loader.files);
-        let blueprint = model::read_blueprint(tree, &mut context);
-        found.append(&mut context.diagnostics);
-        blueprint
     }
 
     /// The settings at the project's root, read when they are first asked for.
@@ -367,6 +356,15 @@ impl<'s> Checker<'s> {
 /// The settings of a project, or the defaults if there are none; what is wrong with them is for `check` to say.
 pub fn settings(sources: &dyn Sources) -> Arc<Settings> {
     Checker::new(sources).settings().settings
+}
+
+/// The tree with step templates merged in. Most pipelines have none, and their tree is not copied.
+fn with_templates(tree: Arc<Node>, found: &mut Vec<Diagnostic>) -> Arc<Node> {
+    let lists = ["steps", "finally"].into_iter().filter_map(|key| tree.get(key));
+    if !lists.flat_map(Node::items).any(|step| step.get("template").is_some()) {
+        return tree;
+    }
+    Arc::new(model::apply_templates(Arc::unwrap_or_clone(tree), found))
 }
 
 /// Diagnostics in the order of files and places, each once.

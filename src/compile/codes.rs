@@ -70,7 +70,7 @@ pub const BLUEPRINT_WRITES: &str = "TOL0410";
 pub const BLUEPRINT_FORM: &str = "TOL0411";
 
 /// A limit is above the ceiling that the settings set.
-pub const ABOVE_CEILING: &str = "TOL0510";
+pub const ABOVE_CEILING: &str = "TOL0511";
 
 /// A condition is always false.
 pub const NEVER_RUNS: &str = "TOL0611";

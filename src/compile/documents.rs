@@ -71,21 +71,18 @@ impl Checker<'_> {
     /// A blueprint by itself: its form and its structure. Which tools there are is its plan's to say.
     fn lone_blueprint(&mut self, path: &str) {
         let Some(tree) = self.form_of(path, DocumentKind::Blueprint) else { return };
-        let mut found = Vec::new();
-        let read = self.read_blueprint(&tree, &mut found);
+        let read = model::read_blueprint(&tree);
         let mut report = Report::new(&self.loader.files);
         let rules = PlanRules { write: model::WritePolicy::Allow, ..PlanRules::default() };
         blueprint::compile_static(&read, &rules, &|_| true, Some(&tree), &mut report);
-        found.append(&mut report.diagnostics);
-        self.diagnostics.append(&mut found);
+        self.diagnostics.append(&mut report.diagnostics);
     }
 
     pub(super) fn load_settings(&mut self, path: &str) -> SharedSettings {
         let before = self.diagnostics.len();
         let tree = self.form_of(path, DocumentKind::Settings);
-        let mut context = model::ReadContext::new(&self.loader.files);
+        let mut context = model::ReadContext::new(&self.loader.files, &mut self.diagnostics);
         let settings = tree.map(|tree| model::read_settings(&tree, &mut context)).unwrap_or_default();
-        self.diagnostics.append(&mut context.diagnostics);
         let broken = has_errors(self.diagnostics.get(before..).unwrap_or_default());
         SharedSettings { settings: Arc::new(settings), path: Some(path.to_owned()), broken }
     }
@@ -130,15 +127,12 @@ impl Checker<'_> {
             let catalogue = Arc::new(Catalogue { path: path.into(), ..Catalogue::default() });
             return CatalogueView { catalogue, unreadable: true, ..CatalogueView::default() };
         };
-        let mut found = Vec::new();
-        let mut context = model::ReadContext::new(&self.loader.files);
+        let mut context = model::ReadContext::new(&self.loader.files, &mut self.diagnostics);
         let catalogue = model::read_agents(&tree, loaded.file, path, &mut context);
-        found.append(&mut context.diagnostics);
         let mut report = Report::new(&self.loader.files);
         tools::check(catalogue.tools.values(), &BTreeSet::new(), &mut report);
         same_names(&catalogue, &mut report);
-        found.append(&mut report.diagnostics);
-        self.diagnostics.append(&mut found);
+        self.diagnostics.append(&mut report.diagnostics);
         let keys = ["agents", "tools"].into_iter().filter_map(|key| tree.get(key)).flat_map(|map| map.entries());
         let broken = keys
             .map(|entry| entry.key.clone())

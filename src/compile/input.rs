@@ -1,8 +1,8 @@
 //! The input of a blueprint step: JSON whose strings may hold `#E1` and `{{ E1.outputs… }}`, filled in one pass.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -11,8 +11,11 @@ use super::report::did_you_mean;
 use super::scope::step_type;
 use crate::expr::{EvaluationError, Fields, Found, Names, Problem, Template, Type, TypeNames};
 
-/// The field through which `#E1` is read inside a template; it holds what a step has, shortened, and nothing else.
+/// The root name under which a template that was `#E1` finds the evidence of each step.
 const EVIDENCE: &str = "evidence__";
+
+/// So many unknown names of one input are told.
+const MOST_UNKNOWN: usize = 20;
 
 /// A parsed input.
 #[derive(Clone, Debug)]
@@ -60,7 +63,7 @@ pub struct InputReference {
 impl InputTemplate {
     /// Reads an input. `steps` are the ids of the blueprint, sorted.
     pub fn parse(input: &Value, steps: &[&str]) -> ParsedInput {
-        let mut parser = Parser { steps, references: Vec::new(), problems: Vec::new(), open: Vec::new() };
+        let mut parser = Parser { steps, references: Vec::new(), problems: Vec::new(), open: Vec::new(), unknown: BTreeSet::new() };
         let root = parser.part(input, &mut String::new());
         let Parser { references, problems, open, .. } = parser;
         ParsedInput { template: Self { root }, references, problems, open }
@@ -82,12 +85,11 @@ fn render(part: &Part, names: &dyn Names) -> Result<Value, EvaluationError> {
         Part::Constant(value) => Ok(value.clone()),
         Part::Evidence(id) => evidence(names, id).map(Cow::into_owned),
         Part::Text(text) => {
-            let mut holders = Vec::with_capacity(text.evidence.len());
+            let mut values = Vec::with_capacity(text.evidence.len());
             for id in &text.evidence {
-                let value = evidence(names, id)?.into_owned();
-                holders.push((&**id, Holder { value, inner: names.lookup(id) }));
+                values.push((&**id, evidence(names, id)?));
             }
-            text.template.render(&WithEvidence { names, holders })
+            text.template.render(&WithEvidence { names, evidence: Evidence(values) })
         }
         Part::List(items) => items.iter().map(|item| render(item, names)).collect::<Result<_, _>>().map(Value::Array),
         Part::Map(entries) => {
@@ -118,52 +120,41 @@ fn evidence<'n>(names: &'n dyn Names, id: &str) -> Result<Cow<'n, Value>, Evalua
     })
 }
 
-/// A step's fields with its evidence as one more.
-struct Holder<'n> {
-    value: Value,
-    inner: Option<Found<'n>>,
-}
+/// The evidence that one text uses, by the ids of the steps.
+struct Evidence<'n>(Vec<(&'n str, Cow<'n, Value>)>);
 
-impl Fields for Holder<'_> {
+impl Fields for Evidence<'_> {
     fn field(&self, name: &str) -> Option<Cow<'_, Value>> {
-        if name == EVIDENCE {
-            return Some(Cow::Borrowed(&self.value));
-        }
-        match self.inner.as_ref()? {
-            Found::Fields(fields) => fields.field(name),
-            Found::Value(value) => value.get(name).map(Cow::Borrowed),
-        }
+        self.0.iter().find(|(id, _)| *id == name).map(|(_, value)| Cow::Borrowed(value.as_ref()))
     }
 
     fn field_names(&self) -> Vec<String> {
-        match &self.inner {
-            Some(Found::Fields(fields)) => fields.field_names(),
-            Some(Found::Value(value)) => value.as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default(),
-            None => Vec::new(),
-        }
+        self.0.iter().map(|(id, _)| (*id).to_owned()).collect()
     }
 }
 
 struct WithEvidence<'n> {
     names: &'n dyn Names,
-    holders: Vec<(&'n str, Holder<'n>)>,
+    evidence: Evidence<'n>,
 }
 
 impl Names for WithEvidence<'_> {
     fn lookup(&self, root: &str) -> Option<Found<'_>> {
-        match self.holders.iter().find(|(id, _)| *id == root) {
-            Some((_, holder)) => Some(Found::Fields(holder)),
-            None => self.names.lookup(root),
-        }
+        if root == EVIDENCE { Some(Found::Fields(&self.evidence)) } else { self.names.lookup(root) }
     }
 }
 
-/// The types of names inside an input: every step has the fields of a step, the rest is reported elsewhere.
-struct StepTypes(Type);
+/// The types of names inside an input: every step has the fields of a step. Names that are no steps are reported by
+/// the parser itself.
+struct StepTypes<'s> {
+    steps: &'s [&'s str],
+    step: Type,
+}
 
-impl TypeNames for StepTypes {
-    fn type_of(&self, _root: &str) -> Option<Type> {
-        Some(self.0.clone())
+impl TypeNames for StepTypes<'_> {
+    fn type_of(&self, root: &str) -> Option<Type> {
+        let is_step = self.steps.binary_search(&root).is_ok();
+        Some(if is_step { self.step.clone() } else { Type::Any })
     }
 
     fn root_names(&self) -> Vec<String> {
@@ -176,6 +167,7 @@ struct Parser<'s> {
     references: Vec<InputReference>,
     problems: Vec<(String, Problem)>,
     open: Vec<String>,
+    unknown: BTreeSet<(String, String)>,
 }
 
 impl Parser<'_> {
@@ -237,23 +229,17 @@ impl Parser<'_> {
         for reference in template.references() {
             let Some(root) = reference.segments.first() else { continue };
             let range = rewritten.original(root.range.clone());
+            if rewritten.is_ours(&root.range) {
+                continue;
+            }
             if self.is_step(&root.name) {
-                if reference.field(1) != Some(EVIDENCE) {
-                    self.reference(&root.name, pointer, range);
-                }
+                self.reference(&root.name, pointer, range);
             } else {
                 self.unknown(&root.name, pointer, range);
             }
         }
-        let fields = match step_type(Type::Any) {
-            Type::Object { fields, open } => {
-                let mut fields = fields.as_ref().clone();
-                fields.insert(EVIDENCE.to_owned(), Type::Any);
-                Type::Object { fields: Arc::new(fields), open }
-            }
-            other => other,
-        };
-        let (_, problems) = template.check(&StepTypes(fields));
+        let types = StepTypes { steps: self.steps, step: step_type(Type::Any) };
+        let (_, problems) = template.check(&types);
         for problem in problems {
             self.problem(pointer, &rewritten, problem);
         }
@@ -273,7 +259,13 @@ impl Parser<'_> {
         self.problems.push((pointer.to_owned(), Problem { range, ..problem }));
     }
 
+    /// Reports a name once for each text, and no more than [`MOST_UNKNOWN`] in one input.
     fn unknown(&mut self, name: &str, pointer: &str, range: Range<usize>) {
+        let told = (pointer.to_owned(), name.to_owned());
+        if self.unknown.contains(&told) || self.unknown.len() >= MOST_UNKNOWN {
+            return;
+        }
+        self.unknown.insert(told);
         let near = crate::diagnostic::nearest(name, self.steps.iter().copied());
         let help = did_you_mean(near).unwrap_or_else(|| "an input reads the blueprint's own steps and nothing else".to_owned());
         let problem = Problem::new(
@@ -300,7 +292,7 @@ impl Parser<'_> {
                 if self.is_step(name) {
                     self.reference(name, pointer, range.clone());
                     let start = rewritten.source.len();
-                    rewritten.source.push_str(&format!("{{{{{name}.{EVIDENCE}}}}}"));
+                    rewritten.source.push_str(&format!("{{{{{EVIDENCE}.{name}}}}}"));
                     rewritten.shifts.push((start..rewritten.source.len(), range));
                     if !rewritten.evidence.iter().any(|known| &**known == name) {
                         rewritten.evidence.push(name.into());
@@ -361,6 +353,12 @@ struct Rewritten {
 }
 
 impl Rewritten {
+    /// True if a place in the rewritten text lies in a template that was `#E1`.
+    fn is_ours(&self, range: &Range<usize>) -> bool {
+        let at = self.shifts.partition_point(|(now, _)| now.end <= range.start);
+        self.shifts.get(at).is_some_and(|(now, _)| now.start <= range.start)
+    }
+
     /// The place in the original text of a place in the rewritten one.
     fn original(&self, range: Range<usize>) -> Range<usize> {
         self.offset(range.start, true)..self.offset(range.end, false)

@@ -16,7 +16,7 @@ use crate::model::{Action, Fan, Pipeline, Step};
 pub const ACCEPT_NAMES: [&str; 4] = ["score", "accepted", "verify", "outputs"];
 
 /// Unknown names get a nearest spelling as long as no more names than this were compared.
-const MOST_COMPARED_NAMES: u64 = 20_000_000;
+const MOST_COMPARED_NAMES: u64 = 2_000_000;
 
 /// The graph and what was learnt on the way to it.
 pub struct Links {

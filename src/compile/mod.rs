@@ -7,6 +7,8 @@ mod blueprint;
 mod checker;
 mod codes;
 mod documents;
+#[cfg(test)]
+mod fixtures;
 mod input;
 mod input_check;
 mod kind;
@@ -24,6 +26,9 @@ mod sites;
 mod sources;
 mod tools;
 mod typing;
+
+#[cfg(test)]
+mod tests;
 
 pub use blueprint::{PlanRules, blueprint_from_answer};
 pub use checker::{CheckOptions, Checker, check, settings};

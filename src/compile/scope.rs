@@ -9,8 +9,8 @@ use crate::expr::{Type, TypeNames, type_of_schema};
 use crate::model::{Fan, Pipeline};
 
 /// How many names may be offered for did-you-mean in one compilation. A file of 100,000 steps with 100,000 wrong
-/// names would otherwise be compared 10 billion times.
-const MOST_OFFERED_NAMES: u64 = 20_000_000;
+/// names would otherwise be compared 10 billion times over.
+const MOST_OFFERED_NAMES: u64 = 2_000_000;
 
 /// The names that all texts of one pipeline share.
 pub struct Names<'a> {
@@ -25,23 +25,9 @@ pub struct Names<'a> {
     offered: Cell<u64>,
 }
 
-/// A closed set of fields.
-pub fn closed<const N: usize>(fields: [(&str, Type); N]) -> Type {
-    let fields = fields.into_iter().map(|(name, kind)| (name.to_owned(), kind)).collect::<BTreeMap<_, _>>();
-    Type::Object { fields: Arc::new(fields), open: false }
-}
-
-/// Known fields with room for others.
-pub fn open<const N: usize>(fields: [(&str, Type); N]) -> Type {
-    match closed(fields) {
-        Type::Object { fields, .. } => Type::Object { fields, open: true },
-        other => other,
-    }
-}
-
 /// What stands under the id of a step whose outputs have this type.
 pub fn step_type(outputs: Type) -> Type {
-    closed([
+    Type::closed([
         ("outputs", outputs),
         ("status", Type::String),
         ("exit_code", Type::Any),
@@ -64,7 +50,7 @@ impl<'a> Names<'a> {
     pub fn bare(params: Type, index: &'a HashMap<Box<str>, u32>, broken: &'a BTreeSet<Box<str>>) -> Self {
         Self {
             params,
-            run: closed([("id", Type::String), ("attempt", Type::Int), ("started_at", Type::String)]),
+            run: Type::closed([("id", Type::String), ("attempt", Type::Int), ("started_at", Type::String)]),
             env: Type::Map(Arc::new(Type::String)),
             index,
             steps: Vec::new(),
@@ -104,7 +90,7 @@ impl<'a> ItemNames<'a> {
                     .iter()
                     .map(|key| {
                         let values = combinations.iter().filter_map(|combination| combination.get(&*key.value));
-                        (key.value.to_string(), common_type(values.map(type_of_constant)))
+                        (key.value.to_string(), Type::joined(values.map(Type::of_value)))
                     })
                     .collect::<BTreeMap<_, _>>();
                 Type::Object { fields: Arc::new(fields), open: false }
@@ -118,32 +104,9 @@ impl<'a> ItemNames<'a> {
         };
         Self {
             alias: fan.alias().map(|alias| &*alias.value),
-            item: closed([("index", Type::Int), ("value", value.clone())]),
+            item: Type::closed([("index", Type::Int), ("value", value.clone())]),
             value,
             matrix,
-        }
-    }
-}
-
-/// The one type that all of these have; `Any` if they differ or there is none.
-pub fn common_type(mut types: impl Iterator<Item = Type>) -> Type {
-    let Some(first) = types.next() else { return Type::Any };
-    if types.all(|other| other == first) { first } else { Type::Any }
-}
-
-/// The type of a value that stands in the file.
-pub fn type_of_constant(value: &serde_json::Value) -> Type {
-    use serde_json::Value;
-    match value {
-        Value::Null => Type::Null,
-        Value::Bool(_) => Type::Bool,
-        Value::Number(number) if number.is_f64() => Type::Double,
-        Value::Number(_) => Type::Int,
-        Value::String(_) => Type::String,
-        Value::Array(items) => Type::List(Arc::new(common_type(items.iter().map(type_of_constant)))),
-        Value::Object(fields) => {
-            let fields = fields.iter().map(|(name, value)| (name.clone(), type_of_constant(value))).collect();
-            Type::Object { fields: Arc::new(fields), open: false }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::links::Links;
 use super::pipeline::{Plans, Surroundings, hooks, step_of};
 use super::report::Report;
-use super::scope::{ItemNames, Names, Scope, closed, common_type, open, step_type, type_of_constant};
+use super::scope::{ItemNames, Names, Scope, step_type};
 use super::sites::{self, Site, SiteText, Spot};
 use super::{CallTarget, codes};
 use crate::diagnostic::Diagnostic;
@@ -35,7 +35,7 @@ impl Typing<'_> {
             script: step_type(outputs_of_script(false)),
             http: step_type(outputs_of_http()),
             unknown: step_type(Type::Any),
-            agent: step_type(open([("text", Type::String)])),
+            agent: step_type(Type::open([("text", Type::String)])),
         };
         let order = links.graph.topological_order();
         let mut done = vec![false; names.steps.len()];
@@ -88,7 +88,7 @@ impl Typing<'_> {
         let mut outputs = self.outputs_of(number, step, transform.first());
         if let Some(fallback) = &step.fallback {
             let other = self.outputs_of(super::fallback_number(number), fallback, transform.get(1));
-            outputs = common_type([outputs, other].into_iter());
+            outputs = Type::joined([outputs, other]);
         }
         if step.fan.is_some() {
             return step_type(Type::List(Arc::new(outputs)));
@@ -105,13 +105,13 @@ impl Typing<'_> {
         let items = match fan {
             Fan::Static { items, .. } => {
                 let scope = Scope { names, items: None, input: None, accept: None, spot: Spot::ListItem };
-                Type::List(Arc::new(common_type(items.iter().map(|item| type_of_value(item, &scope)))))
+                Type::List(Arc::new(Type::joined(items.iter().map(|item| type_of_value(item, &scope)))))
             }
             Fan::Dynamic { items, max_items, span, .. } => {
                 let scope = Scope { names, items: None, input: None, accept: None, spot: Spot::Items };
                 let (kind, problems) = items.value.check(&scope);
                 if problems.is_empty() && !matches!(kind, Type::List(_) | Type::Any) {
-                    let message = format!("`items` must be a list, but this is {}", words(&kind));
+                    let message = format!("`items` must be a list, but this is of type `{kind}`");
                     report.push(Diagnostic::error(codes::NOT_A_LIST, items.span, message));
                 }
                 if max_items.is_none() {
@@ -142,13 +142,13 @@ impl Typing<'_> {
                 .map_or(Type::Any, |child| child.outputs.clone()),
             Action::Wait(_) => Type::Any,
             Action::Approve(_) => {
-                closed([("decision", Type::String), ("by", Type::Any), ("at", Type::Any), ("comment", Type::Any)])
+                Type::closed([("decision", Type::String), ("by", Type::Any), ("at", Type::Any), ("comment", Type::Any)])
             }
             Action::Agent(agent) => match &agent.schema {
                 Some(schema) => type_of_schema(&schema.value),
-                None => open([("text", Type::String)]),
+                None => Type::open([("text", Type::String)]),
             },
-            Action::Plan(_) => open([("steps", Type::List(Arc::new(Type::Any)))]),
+            Action::Plan(_) => Type::open([("steps", Type::list(Type::Any))]),
             Action::Execute(_) => self.evidence(number),
             Action::Synthesize(answer) => outputs_of_answer(answer),
         }
@@ -235,7 +235,7 @@ fn check_text(site: Site<'_>, scope: &Scope<'_>, report: &mut Report<'_>) {
         && matches!(site.spot, Spot::Condition | Spot::Accept)
         && !matches!(kind, Type::Bool | Type::Any)
     {
-        let message = format!("{} must be a boolean (bool), but this is {}", site.spot.words(), words(&kind));
+        let message = format!("{} must be of type `bool` (true or false), but this is of type `{kind}`", site.spot.words());
         report.push(
             Diagnostic::error(codes::NOT_BOOLEAN, site.span, message)
                 .help("compare it with something, such as `… > 0` or `… == \"yes\"`"),
@@ -249,10 +249,10 @@ fn check_text(site: Site<'_>, scope: &Scope<'_>, report: &mut Report<'_>) {
 /// The type of a value with templates; what is wrong in it is reported elsewhere.
 pub fn type_of_value(value: &ValueTemplate, scope: &Scope<'_>) -> Type {
     match value {
-        ValueTemplate::Constant(value) => type_of_constant(value),
+        ValueTemplate::Constant(value) => Type::of_value(value),
         ValueTemplate::Text(text) => text.value.check(scope).0,
         ValueTemplate::List(items) => {
-            Type::List(Arc::new(common_type(items.iter().map(|item| type_of_value(item, scope)))))
+            Type::List(Arc::new(Type::joined(items.iter().map(|item| type_of_value(item, scope)))))
         }
         ValueTemplate::Map(entries) => {
             let fields = entries.iter().map(|(name, item)| (name.clone(), type_of_value(item, scope))).collect();
@@ -263,7 +263,7 @@ pub fn type_of_value(value: &ValueTemplate, scope: &Scope<'_>) -> Type {
 
 fn type_of_transform(tree: &TransformValue, scope: &Scope<'_>, report: &mut Report<'_>) -> Type {
     match tree {
-        TransformValue::Constant(value) => type_of_constant(value),
+        TransformValue::Constant(value) => Type::of_value(value),
         TransformValue::Expression(text) => {
             let (kind, problems) = text.value.check(scope);
             for problem in problems {
@@ -273,7 +273,7 @@ fn type_of_transform(tree: &TransformValue, scope: &Scope<'_>, report: &mut Repo
         }
         TransformValue::List(items) => {
             let kinds: Vec<Type> = items.iter().map(|item| type_of_transform(item, scope, report)).collect();
-            Type::List(Arc::new(common_type(kinds.into_iter())))
+            Type::List(Arc::new(Type::joined(kinds)))
         }
         TransformValue::Map(entries) => {
             let fields = entries
@@ -290,7 +290,7 @@ fn accept_names(action: &Action) -> Option<BTreeMap<&'static str, Type>> {
     let Action::Synthesize(answer) = action else { return None };
     let draft = match &answer.schema {
         Some(schema) => type_of_schema(&schema.value),
-        None => open([("text", Type::String)]),
+        None => Type::open([("text", Type::String)]),
     };
     Some(BTreeMap::from([
         ("score", Type::Double),
@@ -301,38 +301,24 @@ fn accept_names(action: &Action) -> Option<BTreeMap<&'static str, Type>> {
 }
 
 fn outputs_of_script(json: bool) -> Type {
-    if json { Type::Any } else { open([("text", Type::String)]) }
+    if json { Type::Any } else { Type::open([("text", Type::String)]) }
 }
 
 fn outputs_of_http() -> Type {
-    closed([("status", Type::Int), ("headers", Type::Map(Arc::new(Type::String))), ("body", Type::Any)])
+    Type::closed([("status", Type::Int), ("headers", Type::Map(Arc::new(Type::String))), ("body", Type::Any)])
 }
 
 fn outputs_of_answer(answer: &Synthesize) -> Type {
     let draft = match &answer.schema {
         Some(schema) => type_of_schema(&schema.value),
-        None => open([("text", Type::String)]),
+        None => Type::open([("text", Type::String)]),
     };
     let Type::Object { fields, open } = draft else { return Type::Any };
     let mut fields = fields.as_ref().clone();
     fields.insert("score".to_owned(), Type::Double);
     fields.insert("cycles".to_owned(), Type::Int);
-    fields.insert("critiques".to_owned(), Type::List(Arc::new(Type::Any)));
+    fields.insert("critiques".to_owned(), Type::list(Type::Any));
     Type::Object { fields: Arc::new(fields), open }
-}
-
-/// A type in words, for messages.
-pub fn words(kind: &Type) -> &'static str {
-    match kind {
-        Type::Any => "a value",
-        Type::Null => "null",
-        Type::Bool => "a bool",
-        Type::Int => "an int",
-        Type::Double => "a double",
-        Type::String => "a string",
-        Type::List(_) => "a list",
-        Type::Map(_) | Type::Object { .. } => "a map",
-    }
 }
 
 /// True if a step's condition is written down as never true.

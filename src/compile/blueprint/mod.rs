@@ -9,6 +9,8 @@ mod dialect;
 mod hash;
 mod place;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 pub use answer::blueprint_from_answer;
 pub use check::{BlueprintFault, FaultPlace, compile};
