@@ -17,6 +17,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check pipelines, catalogues and settings, and run nothing
+    Validate(super::validate::ValidateArgs),
     /// Run a pipeline to its end
     Run(RunArgs),
     /// Take up a run where its process left it

@@ -12,7 +12,9 @@ mod progress;
 mod resume;
 mod run;
 mod runs;
+mod scan;
 mod signals;
+mod validate;
 
 pub use args::{Cli, Command};
 
@@ -24,6 +26,7 @@ use exit::Failure;
 pub fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Validate(arguments) => validate::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
