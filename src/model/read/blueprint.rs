@@ -4,19 +4,14 @@ use serde_json::Value;
 
 use crate::diagnostic::{Span, Spanned};
 use crate::model::blueprint::{Blueprint, BlueprintStep, Callee, OnError};
-use crate::model::read::{ReadContext, scalar};
+use crate::model::read::scalar;
 use crate::yaml::{Entry, Node, Yaml};
 
 /// The deepest answer of a planner that is read, in nested lists and mappings.
 const MAX_DEPTH: usize = 128;
 
-/// Reads a blueprint of a file; calls without an id or a callee are left out.
-pub fn read_blueprint(node: &Node, _context: &mut ReadContext<'_>) -> Blueprint {
-    blueprint_of(node)
-}
-
-/// Reads a blueprint; nothing in it needs a text or can be wrong once its form is right.
-pub(super) fn blueprint_of(node: &Node) -> Blueprint {
+/// Reads a blueprint; calls without an id or a callee are left out.
+pub fn read_blueprint(node: &Node) -> Blueprint {
     let steps = scalar::items(node, "steps").iter().filter_map(read_step).collect();
     Blueprint { steps, span: node.span }
 }
@@ -41,7 +36,7 @@ pub fn blueprint_from_json(value: &Value) -> Result<Blueprint, Vec<String>> {
         return Err(mistakes);
     }
     match node_from_json(value) {
-        Some(node) => Ok(blueprint_of(&node)),
+        Some(node) => Ok(read_blueprint(&node)),
         None => Err(vec![format!("the blueprint is nested deeper than {MAX_DEPTH} levels")]),
     }
 }

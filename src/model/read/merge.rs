@@ -29,41 +29,36 @@ const BELONGINGS: [(&str, &[&str]); 12] = [
 
 /// Lays a pipeline over the files that it includes. A key that the pipeline has itself wins; of two includes the later
 /// one does. Scalars and lists replace, mappings merge.
-///
-/// Each include comes with its path; where a part of it is declared is told by its spans.
-pub fn merge_includes(pipeline: &Node, includes: &[(&str, &Node)]) -> Node {
+pub fn merge_includes(pipeline: Node, includes: &[Node]) -> Node {
     let mut shared = Vec::new();
-    for (_, include) in includes {
+    for include in includes {
         let brought = include.entries().iter().filter(|entry| SHARED.contains(&&*entry.key)).cloned().collect();
         shared = merge_entries(shared, brought);
     }
-    match &pipeline.value {
-        Yaml::Map(own) if !shared.is_empty() => {
-            Node { span: pipeline.span, value: Yaml::Map(merge_entries(shared, own.clone())) }
-        }
-        _ => pipeline.clone(),
+    if shared.is_empty() {
+        return pipeline;
     }
-}
-
-/// True if a step of a pipeline names a step template.
-pub(super) fn uses_templates(pipeline: &Node) -> bool {
-    let lists = pipeline.entries().iter().filter(|entry| matches!(&*entry.key, "steps" | "finally"));
-    lists.flat_map(|entry| entry.node.items()).any(|step| step.get("template").is_some())
+    match pipeline.value {
+        Yaml::Map(own) => Node { span: pipeline.span, value: Yaml::Map(merge_entries(shared, own)) },
+        value => Node { span: pipeline.span, value },
+    }
 }
 
 /// Lays each step that names a `template` over that template, and checks that the outcome has one action and only
 /// keys that belong to it. The step's own keys win; its own action takes the place of the template's.
 pub fn apply_templates(mut pipeline: Node, diagnostics: &mut Vec<Diagnostic>) -> Node {
-    if !uses_templates(&pipeline) {
+    let Yaml::Map(entries) = &mut pipeline.value else { return pipeline };
+    let names_template = |entry: &Entry| entry.node.items().iter().any(|step| step.get("template").is_some());
+    let is_list = |entry: &Entry| matches!(&*entry.key, "steps" | "finally");
+    if !entries.iter().any(|entry| is_list(entry) && names_template(entry)) {
         return pipeline;
     }
-    let Yaml::Map(entries) = &mut pipeline.value else { return pipeline };
     let templates: HashMap<Box<str>, Node> = entries
         .iter()
         .find(|entry| &*entry.key == "templates")
         .map(|entry| entry.node.entries().iter().map(|entry| (entry.key.clone(), entry.node.clone())).collect())
         .unwrap_or_default();
-    for list in entries.iter_mut().filter(|entry| matches!(&*entry.key, "steps" | "finally")) {
+    for list in entries.iter_mut().filter(|entry| is_list(entry)) {
         let Yaml::List(steps) = &mut list.node.value else { continue };
         for step in steps {
             apply_template(step, &templates, diagnostics);

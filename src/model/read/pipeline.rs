@@ -6,7 +6,6 @@ use crate::diagnostic::{FileId, Spanned};
 use crate::model::limits::Limits;
 use crate::model::pipeline::{Hooks, Param, Pipeline, Profile};
 use crate::model::read::agents::read_agent_map;
-use crate::model::read::merge::{apply_templates, uses_templates};
 use crate::model::read::retry::read_retry;
 use crate::model::read::step::{Defaults, read_defaults, read_env, read_step, read_steps};
 use crate::model::read::tool::read_tools;
@@ -15,18 +14,10 @@ use crate::model::read::{ReadContext, scalar};
 use crate::model::step::Step;
 use crate::yaml::Node;
 
-/// Reads a pipeline whose includes are merged in already; steps that name a `template` are laid over it here.
+/// Reads a pipeline whose includes and step templates are merged in already.
 ///
 /// `path` is the file's path within the project; a pipeline without `name` goes by the name of its file.
 pub fn read_pipeline(node: &Node, file: FileId, path: &str, context: &mut ReadContext<'_>) -> Pipeline {
-    if uses_templates(node) {
-        let node = apply_templates(node.clone(), &mut context.diagnostics);
-        return read_merged(&node, file, path, context);
-    }
-    read_merged(node, file, path, context)
-}
-
-fn read_merged(node: &Node, file: FileId, path: &str, context: &mut ReadContext<'_>) -> Pipeline {
     let defaults = read_defaults(node, context);
     let name = scalar::spanned(node, "name").unwrap_or_else(|| Spanned::new(stem(path), node.span));
     Pipeline {

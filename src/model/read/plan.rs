@@ -2,7 +2,7 @@
 
 use crate::model::action::{OnUnaccepted, PlanSource, PlanStep, Synthesize, WritePolicy};
 use crate::model::read::action::read_answer_schema;
-use crate::model::read::blueprint::blueprint_of;
+use crate::model::read::blueprint::read_blueprint;
 use crate::model::read::step::{Defaults, read_env_over};
 use crate::model::read::{ReadContext, scalar};
 use crate::yaml::Node;
@@ -16,7 +16,7 @@ const CYCLES: u32 = 3;
 /// Reads `plan:`.
 pub(super) fn read_plan(value: &Node, context: &mut ReadContext<'_>) -> Option<PlanStep> {
     let source = if let Some(blueprint) = value.get("blueprint") {
-        PlanSource::Static(Box::new(blueprint_of(blueprint)))
+        PlanSource::Static(Box::new(read_blueprint(blueprint)))
     } else if let Some(file) = scalar::spanned(value, "file") {
         PlanSource::File(file)
     } else {

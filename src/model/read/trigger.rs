@@ -43,7 +43,7 @@ fn read_signature(webhook: &Node, context: &mut ReadContext<'_>) -> Option<Webho
 }
 
 fn check_cron(node: &Node, context: &mut ReadContext<'_>) {
-    let Some((value, text)) = node.get("cron").and_then(|value| Some((value, value.as_str().filter(|text| !text.is_empty())?))) else { return };
+    let Some((value, text)) = node.get("cron").and_then(|value| Some((value, value.as_str()?))) else { return };
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
     if let Err(error) = parser.parse(text) {
         let message = format!("`{text}` is no cron expression: {}", error.to_string().trim_end_matches('.'));
@@ -53,7 +53,7 @@ fn check_cron(node: &Node, context: &mut ReadContext<'_>) {
 }
 
 fn check_timezone(node: &Node, context: &mut ReadContext<'_>) {
-    let Some((value, text)) = node.get("timezone").and_then(|value| Some((value, value.as_str().filter(|text| !text.is_empty())?))) else { return };
+    let Some((value, text)) = node.get("timezone").and_then(|value| Some((value, value.as_str()?))) else { return };
     // The bundled database, so that the answer is the same on every machine.
     let database = TimeZoneDatabase::bundled();
     if database.get(text).is_ok() {
