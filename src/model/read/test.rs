@@ -58,7 +58,7 @@ fn read_outcome(node: &Node, context: &mut ReadContext<'_>) -> Option<MockOutcom
     let takes = context.duration(node, "takes");
     let tokens = scalar::unsigned(node, "tokens");
     let what = if let Some(fail) = node.get("fail") {
-        Mocked::Fail { failure: read_failure(fail), tokens }
+        Mocked::Fail { failure: read_failure(fail), class_given: fail.get("class").is_some(), tokens }
     } else if let Some(decision) = node.get("decision") {
         Mocked::Decide {
             approved: decision.as_str() == Some("approved"),
