@@ -12,7 +12,7 @@ use clap::CommandFactory;
 
 use super::Cli;
 use super::context::Context;
-use super::doctor::Line;
+use super::doctor::{Grade, Line};
 use crate::diagnostic::nearest;
 use crate::handler::secrets::{FOLDER_VARIABLE, VARIABLE_PREFIX};
 use crate::journal::{Journal, JournalError, ListFilter, OpenMode, SqliteJournal};
@@ -131,21 +131,9 @@ fn journal(context: &Context) -> Vec<Line> {
     lines
 }
 
+/// The words of the error say what to do.
 fn journal_error(error: &JournalError) -> Line {
-    let help = match error {
-        JournalError::Lost { .. } => "restore the whole folder from a backup; or accept the loss: tol doctor --accept-loss",
-        JournalError::Newer { .. } => "update tol; an older one does not write into this journal",
-        JournalError::Busy { .. } => "see which tol still runs here, then try again",
-        JournalError::Disk { .. } => "look at the disk and at the rights of the folder",
-        JournalError::Absent { .. }
-        | JournalError::Corrupt { .. }
-        | JournalError::Fenced { .. }
-        | JournalError::NoSuchRun { .. }
-        | JournalError::TooLarge { .. }
-        | JournalError::ReadOnly { .. }
-        | JournalError::Closed { .. } => "keep a copy of the folder as it is, then restore it from a backup",
-    };
-    Line::fail("journal", error.to_string(), help)
+    Line { grade: Grade::Fail, ..Line::ok("journal", error.to_string()) }
 }
 
 fn space(context: &Context) -> Line {

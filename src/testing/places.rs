@@ -17,7 +17,8 @@ pub(super) fn problem_of(program: &Program, path: &str) -> Option<String> {
         let Some(number) = pipeline.graph.index.get(name).copied() else {
             let names = pipeline.graph.names.iter().map(|name| &**name);
             let hint = nearest(name, names).map_or(String::new(), |near| format!("; did you mean `{walked}{near}`?"));
-            return Some(format!("`{path}`: `{name}` is not a step of `{}`{hint}", pipeline.pipeline.name.value));
+            let place = if name == path { String::new() } else { format!("`{path}`: ") };
+            return Some(format!("{place}`{name}` is not a step of `{}`{hint}", pipeline.pipeline.name.value));
         };
         let step = pipeline.step(number);
         if name != part && step.fan.is_none() {

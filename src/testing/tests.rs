@@ -97,8 +97,8 @@ fn a_step_without_a_mock_is_never_run() {
 fn names_that_no_step_has_are_told() {
     let case = "mocks:\n  fecth: { outputs: {} }\nexpect:\n  not_ran: [shw, show/x, 'fetch[0]', 'hooks:exit_0']";
     let expect = [
-        "6: `fecth`: `fecth` is not a step of `p`; did you mean `fetch`?",
-        "8: `shw`: `shw` is not a step of `p`; did you mean `show`?",
+        "6: `fecth` is not a step of `p`; did you mean `fetch`?",
+        "8: `shw` is not a step of `p`; did you mean `show`?",
         "8: `show/x`: `show` is no sub-pipeline and no blueprint: it has no steps of its own",
         "8: `fetch[0]`: `fetch` has no items: it has neither `foreach` nor `matrix`",
         "8: `hooks:exit_0` is not a hook of `p`; it has none",
