@@ -28,5 +28,5 @@ pub use read::{
 pub use settings::{EngineSettings, Settings};
 pub use step::{Condition, EnvEntry, Fan, Priority, Step};
 pub use test::{
-    ExpectedInput, ExpectedStep, Expectation, Mock, MockOutcome, TestCase, TestFile,
+    ExpectedInput, ExpectedStep, Expectation, Mock, MockOutcome, Mocked, TestCase, TestFile,
 };
