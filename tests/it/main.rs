@@ -1,3 +1,5 @@
 //! The integration tests: one binary, so that there is one link.
 
+mod damage;
+mod kill;
 mod simulate;
