@@ -244,6 +244,7 @@ impl State {
         let step = &mut self.scope_mut(key.scope).steps[key.step as usize];
         step.unit.status = StepStatus::Running;
         step.unit.started_at = now;
+        step.unit.attempt = 1;
         step.fan = Some(Box::new(state));
         self.note(key, None);
         if empty {

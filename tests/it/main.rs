@@ -1,5 +1,14 @@
-//! The integration tests: one binary, so that there is one link.
+//! The one integration binary: what can only be seen from outside, through the built `tol` and the files beside it.
+//!
+//! Tests of one module stand beside its code.
 
 mod damage;
+mod docs;
 mod kill;
+mod licences;
+mod schemas;
+mod shipped;
 mod simulate;
+mod source;
+mod support;
+mod tidy;

@@ -70,7 +70,8 @@ pub fn apply_templates(mut pipeline: Node, diagnostics: &mut Vec<Diagnostic>) ->
 }
 
 fn apply_template(step: &mut Node, templates: &HashMap<Box<str>, Node>, diagnostics: &mut Vec<Diagnostic>) {
-    let Some((name, span)) = step.get("template").and_then(|node| Some((Box::<str>::from(node.as_str()?), node.span))) else {
+    let Some((name, span)) = step.get("template").and_then(|node| Some((Box::<str>::from(node.as_str()?), node.span)))
+    else {
         return;
     };
     let Some(template) = templates.get(&name) else {
@@ -81,7 +82,9 @@ fn apply_template(step: &mut Node, templates: &HashMap<Box<str>, Node>, diagnost
             None if names.is_empty() => "declare it under `templates`, here or in an included file".to_owned(),
             None => format!("the templates are {}", names.join(", ")),
         };
-        diagnostics.push(Diagnostic::error(codes::UNKNOWN_TEMPLATE, span, format!("there is no step template `{name}`")).help(help));
+        diagnostics.push(
+            Diagnostic::error(codes::UNKNOWN_TEMPLATE, span, format!("there is no step template `{name}`")).help(help),
+        );
         return;
     };
     let (Yaml::Map(base), Yaml::Map(own)) = (&template.value, &step.value) else { return };
@@ -92,7 +95,8 @@ fn apply_template(step: &mut Node, templates: &HashMap<Box<str>, Node>, diagnost
 
 fn check_merged(step: &Node, template: &str, span: Span, diagnostics: &mut Vec<Diagnostic>) {
     let Some(action) = step.entries().iter().find(|entry| ACTIONS.contains(&&*entry.key)) else {
-        let message = format!("a step needs exactly one action, and neither this one nor its template `{template}` has one");
+        let message =
+            format!("a step needs exactly one action, and neither this one nor its template `{template}` has one");
         let help = format!("add one of {}", ACTIONS.map(|action| format!("`{action}`")).join(", "));
         diagnostics.push(Diagnostic::error(codes::ONE_ACTION, span, message).help(help));
         return;
@@ -110,14 +114,17 @@ fn check_merged(step: &Node, template: &str, span: Span, diagnostics: &mut Vec<D
     }
     if &*action.key == "agent" && step.get("prompt").is_none() {
         let message = "`prompt` is missing; `agent` needs it";
-        diagnostics.push(Diagnostic::error(codes::MISSING_KEY, span, message).help("add `prompt` to the step or to its template"));
+        diagnostics.push(
+            Diagnostic::error(codes::MISSING_KEY, span, message).help("add `prompt` to the step or to its template"),
+        );
     }
 }
 
 /// Lays one mapping over another.
 fn merge_entries(mut base: Vec<Entry>, own: Vec<Entry>) -> Vec<Entry> {
     drop_replaced(&mut base, &own);
-    let places: HashMap<Box<str>, usize> = base.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
+    let places: HashMap<Box<str>, usize> =
+        base.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
     let mut added = Vec::new();
     for entry in own {
         match places.get(&entry.key).and_then(|index| base.get_mut(*index)) {

@@ -46,7 +46,9 @@ pub(super) fn boolean(node: &Node, key: &str) -> Option<bool> {
 pub(super) fn whole(node: &Node) -> Option<u64> {
     match node.value {
         Yaml::Int(value) => u64::try_from(value).ok(),
-        Yaml::Float(value) if value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value) => Some(value as u64),
+        Yaml::Float(value) if value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value) => {
+            Some(value as u64)
+        }
         Yaml::Null | Yaml::Bool(_) | Yaml::Float(_) | Yaml::String(_) | Yaml::List(_) | Yaml::Map(_) => None,
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::diagnostic::{FileId, Spanned};
 use crate::model::read::retry::error_class;
 use crate::model::read::{ReadContext, scalar};
-use crate::model::test::{ExpectedInput, ExpectedStep, Expectation, Mock, MockOutcome, TestCase, TestFile};
+use crate::model::test::{Expectation, ExpectedInput, ExpectedStep, Mock, MockOutcome, TestCase, TestFile};
 use crate::task::{ErrorClass, Failure};
 use crate::yaml::{Node, Yaml};
 
@@ -31,7 +31,10 @@ fn read_case(node: &Node) -> TestCase {
         profile: scalar::spanned(node, "profile"),
         mocks: scalar::entries(node, "mocks")
             .iter()
-            .map(|entry| Mock { step: Spanned::new(entry.key.clone(), entry.key_span), outcomes: read_outcomes(&entry.node) })
+            .map(|entry| Mock {
+                step: Spanned::new(entry.key.clone(), entry.key_span),
+                outcomes: read_outcomes(&entry.node),
+            })
             .collect(),
         expect: node.get("expect").map(read_expectation).unwrap_or_default(),
     }
@@ -59,7 +62,9 @@ fn read_outcome(node: &Node) -> Option<MockOutcome> {
         let class = fail.get("class").and_then(Node::as_str).and_then(error_class).unwrap_or(ErrorClass::Permanent);
         let exit_code = scalar::unsigned(fail, "exit_code").and_then(|code| i32::try_from(code).ok());
         let message = fail.get("message").and_then(Node::as_str).map(str::to_owned);
-        let message = message.unwrap_or_else(|| exit_code.map_or_else(|| "mocked failure".to_owned(), |code| format!("exit code {code}")));
+        let message = message.unwrap_or_else(|| {
+            exit_code.map_or_else(|| "mocked failure".to_owned(), |code| format!("exit code {code}"))
+        });
         let stderr = fail.get("stderr").and_then(Node::as_str).map(str::to_owned);
         let failure = Failure { exit_code, stderr, ..Failure::new(class, message) };
         return Some(MockOutcome::Fail { failure, tokens });
