@@ -104,3 +104,39 @@ fn a_state_folder_that_cannot_be_written_is_named() {
     assert!(words.contains(".tol") && !words.contains("panicked"), "{words}");
     assert!(output.stdout.is_empty(), "a run is told of that was never accepted");
 }
+
+/// On a small disk of its own: four outputs of 60 kB do not fit.
+const FULL_DISK: &str = r#"
+mount -t tmpfs -o size=400k tmpfs state || exit 77
+"$TOL" run main.yaml --state-dir state --format json > out 2> err && exit 2
+grep -q 'journal.db' err && grep -q 'disk is full' err && grep -q 'not lost' err || { cat err; exit 3; }
+mount -o remount,size=64m state
+run=$("$TOL" runs list --state-dir state --format json | sed -n 's/.*"run_id":"\([^"]*\)".*/\1/p')
+"$TOL" resume "$run" --state-dir state --format json | tail -n 1 > end
+for step in a b c d; do [ "$(grep -c $step witness)" -le 2 ] || exit 4; done
+grep -q '"status":"succeeded"' end
+"#;
+
+#[test]
+fn a_full_disk_stops_the_process_and_loses_nothing() {
+    let mut pipeline = "apiVersion: tol/v1\nname: full\ninherit_env: [WITNESS]\nsteps:\n".to_owned();
+    for (number, step) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let before = ["", "    depends: [a]\n", "    depends: [b]\n", "    depends: [c]\n"][number];
+        pipeline.push_str(&format!(
+            "  - id: {step}\n{before}    run: |\n      echo {step} >> \"$WITNESS\"\n      head -c 6000{number} /dev/zero | tr '\\0' {step}\n"
+        ));
+    }
+    let project = Project::new(&[("main.yaml", &pipeline)]);
+    std::fs::create_dir(project.path().join("state")).unwrap();
+    let output = std::process::Command::new("unshare")
+        .args(["-rm", "sh", "-c", FULL_DISK])
+        .env("TOL", env!("CARGO_BIN_EXE_tol"))
+        .env("WITNESS", project.path().join("witness"))
+        .current_dir(project.path())
+        .output();
+    match output.map(|output| (output.status.code(), output)) {
+        Ok((Some(0), _)) => {}
+        Ok((Some(2 | 3 | 4), output)) => panic!("{output:?}"),
+        refused => println!("SKIPPED: no small disk can be mounted here: {refused:?}"),
+    }
+}

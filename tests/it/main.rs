@@ -2,6 +2,7 @@
 //!
 //! Tests of one module stand beside its code.
 
+mod crash;
 mod damage;
 mod docs;
 mod kill;
