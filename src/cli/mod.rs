@@ -18,8 +18,10 @@ mod graph;
 mod init;
 mod output;
 mod params;
+mod print;
 mod progress;
 mod resume;
+mod retention;
 mod run;
 mod runs;
 mod scan;
@@ -31,6 +33,7 @@ mod validate;
 
 pub use args::{Cli, Command};
 
+use crate::cli::print::err;
 use clap::Parser;
 
 use exit::Failure;
@@ -57,7 +60,7 @@ pub fn main() -> std::process::ExitCode {
     let code = match result {
         Ok(code) => code,
         Err(Failure { message, code }) => {
-            eprintln!("error: {}", message.trim_end());
+            err!("error: {}", message.trim_end());
             code
         }
     };

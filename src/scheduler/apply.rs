@@ -43,7 +43,10 @@ impl State {
     pub fn new(program: Arc<Program>, accepted: Arc<Accepted>, at: Timestamp) -> Self {
         let limits = program.root.limits();
         let file = limits.max_parallel.or(program.settings.engine.max_parallel);
-        let max_parallel = accepted.options.max_parallel.or(file).unwrap_or(DEFAULT_MAX_PARALLEL).max(1);
+        // What the whole process may have at work bounds each of its runs, too.
+        let workers = program.settings.engine.workers.unwrap_or(u32::MAX);
+        let asked = accepted.options.max_parallel.or(file).unwrap_or(DEFAULT_MAX_PARALLEL);
+        let max_parallel = asked.min(workers).max(1);
         Self {
             run: accepted.run.clone(),
             program,

@@ -103,7 +103,10 @@ impl<'a, 'o> Walker<'a, 'o> {
         let mut found = Vec::new();
         let mut walker = Walker::new(self.root, &mut found);
         walker.depth = self.depth;
+        // Compiled patterns go along and come back: to compile one costs more than all the rest.
+        walker.patterns = std::mem::take(&mut self.patterns);
         walker.check(schema, node, At { subject: Subject::Key(""), place: "" });
+        self.patterns = walker.patterns;
         found.is_empty()
     }
 
@@ -232,7 +235,9 @@ impl<'a, 'o> Walker<'a, 'o> {
                 let text = item.to_json().to_string();
                 if seen.contains(&text) {
                     let message = format!("`{}` stands twice in {}", text.trim_matches('"'), at.subject.words());
-                    self.report(Diagnostic::error(codes::NOT_ALLOWED, item.span, message).help("leave one of them out"));
+                    self.report(
+                        Diagnostic::error(codes::NOT_ALLOWED, item.span, message).help("leave one of them out"),
+                    );
                 }
                 seen.insert(text);
             }
@@ -258,7 +263,8 @@ impl<'a, 'o> Walker<'a, 'o> {
                 let accepted = several.iter().filter(|(branch, _)| self.accepts(branch, node)).count();
                 if accepted == 0 || (exactly_one && accepted > 1) {
                     let message = format!("{} has none of the forms that it may have", at.subject.words());
-                    let message = if accepted == 0 { message } else { format!("{} fits more than one form", at.subject.words()) };
+                    let message =
+                        if accepted == 0 { message } else { format!("{} fits more than one form", at.subject.words()) };
                     self.report(Diagnostic::error(codes::NOT_ALLOWED, node.span, message));
                 }
             }

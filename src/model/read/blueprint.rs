@@ -10,7 +10,7 @@ use crate::yaml::{Entry, Node, Yaml};
 /// The deepest answer of a planner that is read, in nested lists and mappings.
 const MAX_DEPTH: usize = 128;
 
-/// Reads a blueprint; calls without an id or a callee are left out.
+/// Reads a blueprint; calls without an id or a callee are left out. Nothing else can be wrong once its form is right.
 pub fn read_blueprint(node: &Node) -> Blueprint {
     let steps = scalar::items(node, "steps").iter().filter_map(read_step).collect();
     Blueprint { steps, span: node.span }
@@ -53,7 +53,8 @@ fn check_json_step(index: usize, step: &Value, mistakes: &mut Vec<String>) {
         mistakes.push(format!("{name} has the key `{key}`, which means nothing; the keys are {}", KEYS.join(", ")));
     }
     let is_name = |text: &str| {
-        text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
     if !id.is_some_and(is_name) {
         mistakes.push(format!("{name} needs an `id`: a letter, then letters, digits and `_`"));
@@ -66,7 +67,8 @@ fn check_json_step(index: usize, step: &Value, mistakes: &mut Vec<String>) {
     if step.get("input").is_some_and(|input| !input.is_object() && !input.is_string()) {
         mistakes.push(format!("`input` of {name} must be an object or a string"));
     }
-    let depends = step.get("depends").map(|depends| depends.as_array().is_some_and(|ids| ids.iter().all(Value::is_string)));
+    let depends =
+        step.get("depends").map(|depends| depends.as_array().is_some_and(|ids| ids.iter().all(Value::is_string)));
     if depends == Some(false) {
         mistakes.push(format!("`depends` of {name} must be a list of ids"));
     }

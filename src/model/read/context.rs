@@ -1,28 +1,26 @@
 //! What reading needs beside the tree: the texts, for places inside scalars, and somewhere to put mistakes.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::diagnostic::{Diagnostic, FileId, Files, Span, Spanned};
+use crate::diagnostic::{Diagnostic, Files, Span, Spanned};
 use crate::expr::{Expression, Problem, Template, ValueTemplate};
 use crate::model::read::scalar;
 use crate::yaml::{Node, Yaml, place_in_scalar};
 
 /// Texts and mistakes of one reading.
 pub struct ReadContext<'a> {
+    /// The texts that spans point into, by their paths within the project.
     pub files: &'a Files,
-    /// What `schema` found stands here already; a second word on the same place is left out.
+    /// What `schema` found may stand here already; a second word on the same place is left out.
     pub diagnostics: &'a mut Vec<Diagnostic>,
-    /// Paths within the project by file, where they differ from those that `files` shows.
-    pub paths: BTreeMap<FileId, Box<str>>,
 }
 
 impl<'a> ReadContext<'a> {
-    /// A context whose files are shown under their paths within the project.
+    /// A context that adds to a list of mistakes.
     pub fn new(files: &'a Files, diagnostics: &'a mut Vec<Diagnostic>) -> Self {
-        Self { files, diagnostics, paths: BTreeMap::new() }
+        Self { files, diagnostics }
     }
 
     /// Adds a mistake, unless its very place has one already.
@@ -34,7 +32,7 @@ impl<'a> ReadContext<'a> {
 
     /// The folder, within the project, of the file that a span points into.
     pub(super) fn folder(&self, span: Span) -> Box<str> {
-        let path = self.paths.get(&span.file).map_or_else(|| self.files.path(span.file), |path| path);
+        let path = self.files.path(span.file);
         Box::from(path.rsplit_once('/').map_or("", |(folder, _)| folder))
     }
 
@@ -65,7 +63,9 @@ impl<'a> ReadContext<'a> {
 
     /// A string as an expression; a faulty one is reported.
     pub(super) fn expression(&mut self, node: &Node) -> Option<Spanned<Expression>> {
-        match Expression::parse(node.as_str()?) {
+        // An empty text has been reported as one.
+        let text = node.as_str().filter(|text| !text.is_empty())?;
+        match Expression::parse(text) {
             Ok(expression) => Some(Spanned::new(expression, node.span)),
             Err(problems) => {
                 self.report_problems(node.span, problems);

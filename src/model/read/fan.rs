@@ -50,8 +50,13 @@ fn read_matrix(entry: &Entry, context: &mut ReadContext<'_>) -> Option<Fan> {
         .filter(|axis| !matches!(&*axis.key, "exclude" | "max_parallel") && matches!(axis.node.value, Yaml::List(_)))
         .collect();
     if axes.is_empty() {
+        // A key with something else than a list has been reported.
+        if node.entries().iter().any(|axis| !matches!(&*axis.key, "exclude" | "max_parallel")) {
+            return Some(matrix(Vec::new(), &axes, node));
+        }
         let help = "add a key with a list, as in `matrix: { os: [linux, mac] }`";
-        let diagnostic = Diagnostic::error(codes::MATRIX_SIZE, entry.key_span, "the matrix has no key with a list of values");
+        let diagnostic =
+            Diagnostic::error(codes::MATRIX_SIZE, entry.key_span, "the matrix has no key with a list of values");
         context.report(diagnostic.help(help));
         return None;
     }
@@ -65,11 +70,14 @@ fn read_matrix(entry: &Entry, context: &mut ReadContext<'_>) -> Option<Fan> {
     let excluded = read_excluded(node, &axes, context);
     let combinations: Vec<Value> = combine(&axes)
         .into_iter()
-        .filter(|combination| !excluded.iter().any(|entry| entry.iter().all(|(key, value)| combination.get(key) == Some(value))))
+        .filter(|combination| {
+            !excluded.iter().any(|entry| entry.iter().all(|(key, value)| combination.get(key) == Some(value)))
+        })
         .map(Value::Object)
         .collect();
     if combinations.is_empty() && count != Some(0) {
-        let diagnostic = Diagnostic::error(codes::MATRIX_SIZE, entry.key_span, "`exclude` leaves no combination of the matrix");
+        let diagnostic =
+            Diagnostic::error(codes::MATRIX_SIZE, entry.key_span, "`exclude` leaves no combination of the matrix");
         context.report(diagnostic.help("take entries out of `exclude`, or leave the step out"));
     }
     Some(matrix(combinations, &axes, node))
@@ -118,7 +126,11 @@ fn read_excluded(node: &Node, axes: &[&Entry], context: &mut ReadContext<'_>) ->
                 }
                 Some(axis) if !axis.node.items().iter().any(|item| item.to_json() == value) => {
                     let values = axis.node.items().iter().filter_map(Node::as_str);
-                    let help = pair.node.as_str().and_then(|text| nearest(text, values)).map(|text| format!("did you mean `{text}`?"));
+                    let help = pair
+                        .node
+                        .as_str()
+                        .and_then(|text| nearest(text, values))
+                        .map(|text| format!("did you mean `{text}`?"));
                     let message = format!("`{}` never has this value, so nothing is excluded by it", pair.key);
                     context.report(Diagnostic::error(codes::MATRIX_EXCLUDE, pair.node.span, message).maybe_help(help));
                 }

@@ -35,30 +35,32 @@ pub fn merge_includes(pipeline: Node, includes: &[Node]) -> Node {
         let brought = include.entries().iter().filter(|entry| SHARED.contains(&&*entry.key)).cloned().collect();
         shared = merge_entries(shared, brought);
     }
-    if shared.is_empty() {
-        return pipeline;
-    }
-    match pipeline.value {
-        Yaml::Map(own) => Node { span: pipeline.span, value: Yaml::Map(merge_entries(shared, own)) },
-        value => Node { span: pipeline.span, value },
-    }
+    let value = match pipeline.value {
+        Yaml::Map(own) if !shared.is_empty() => Yaml::Map(merge_entries(shared, own)),
+        value => value,
+    };
+    Node { span: pipeline.span, value }
+}
+
+/// True if a step of a pipeline names a step template.
+fn uses_templates(pipeline: &Node) -> bool {
+    let lists = pipeline.entries().iter().filter(|entry| matches!(&*entry.key, "steps" | "finally"));
+    lists.flat_map(|entry| entry.node.items()).any(|step| step.get("template").is_some())
 }
 
 /// Lays each step that names a `template` over that template, and checks that the outcome has one action and only
 /// keys that belong to it. The step's own keys win; its own action takes the place of the template's.
 pub fn apply_templates(mut pipeline: Node, diagnostics: &mut Vec<Diagnostic>) -> Node {
-    let Yaml::Map(entries) = &mut pipeline.value else { return pipeline };
-    let names_template = |entry: &Entry| entry.node.items().iter().any(|step| step.get("template").is_some());
-    let is_list = |entry: &Entry| matches!(&*entry.key, "steps" | "finally");
-    if !entries.iter().any(|entry| is_list(entry) && names_template(entry)) {
+    if !uses_templates(&pipeline) {
         return pipeline;
     }
+    let Yaml::Map(entries) = &mut pipeline.value else { return pipeline };
     let templates: HashMap<Box<str>, Node> = entries
         .iter()
         .find(|entry| &*entry.key == "templates")
         .map(|entry| entry.node.entries().iter().map(|entry| (entry.key.clone(), entry.node.clone())).collect())
         .unwrap_or_default();
-    for list in entries.iter_mut().filter(|entry| is_list(entry)) {
+    for list in entries.iter_mut().filter(|entry| matches!(&*entry.key, "steps" | "finally")) {
         let Yaml::List(steps) = &mut list.node.value else { continue };
         for step in steps {
             apply_template(step, &templates, diagnostics);
@@ -68,7 +70,8 @@ pub fn apply_templates(mut pipeline: Node, diagnostics: &mut Vec<Diagnostic>) ->
 }
 
 fn apply_template(step: &mut Node, templates: &HashMap<Box<str>, Node>, diagnostics: &mut Vec<Diagnostic>) {
-    let Some((name, span)) = step.get("template").and_then(|node| Some((Box::<str>::from(node.as_str()?), node.span))) else {
+    let Some((name, span)) = step.get("template").and_then(|node| Some((Box::<str>::from(node.as_str()?), node.span)))
+    else {
         return;
     };
     let Some(template) = templates.get(&name) else {
@@ -79,7 +82,9 @@ fn apply_template(step: &mut Node, templates: &HashMap<Box<str>, Node>, diagnost
             None if names.is_empty() => "declare it under `templates`, here or in an included file".to_owned(),
             None => format!("the templates are {}", names.join(", ")),
         };
-        diagnostics.push(Diagnostic::error(codes::UNKNOWN_TEMPLATE, span, format!("there is no step template `{name}`")).help(help));
+        diagnostics.push(
+            Diagnostic::error(codes::UNKNOWN_TEMPLATE, span, format!("there is no step template `{name}`")).help(help),
+        );
         return;
     };
     let (Yaml::Map(base), Yaml::Map(own)) = (&template.value, &step.value) else { return };
@@ -90,7 +95,8 @@ fn apply_template(step: &mut Node, templates: &HashMap<Box<str>, Node>, diagnost
 
 fn check_merged(step: &Node, template: &str, span: Span, diagnostics: &mut Vec<Diagnostic>) {
     let Some(action) = step.entries().iter().find(|entry| ACTIONS.contains(&&*entry.key)) else {
-        let message = format!("a step needs exactly one action, and neither this one nor its template `{template}` has one");
+        let message =
+            format!("a step needs exactly one action, and neither this one nor its template `{template}` has one");
         let help = format!("add one of {}", ACTIONS.map(|action| format!("`{action}`")).join(", "));
         diagnostics.push(Diagnostic::error(codes::ONE_ACTION, span, message).help(help));
         return;
@@ -108,14 +114,17 @@ fn check_merged(step: &Node, template: &str, span: Span, diagnostics: &mut Vec<D
     }
     if &*action.key == "agent" && step.get("prompt").is_none() {
         let message = "`prompt` is missing; `agent` needs it";
-        diagnostics.push(Diagnostic::error(codes::MISSING_KEY, span, message).help("add `prompt` to the step or to its template"));
+        diagnostics.push(
+            Diagnostic::error(codes::MISSING_KEY, span, message).help("add `prompt` to the step or to its template"),
+        );
     }
 }
 
 /// Lays one mapping over another.
 fn merge_entries(mut base: Vec<Entry>, own: Vec<Entry>) -> Vec<Entry> {
     drop_replaced(&mut base, &own);
-    let places: HashMap<Box<str>, usize> = base.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
+    let places: HashMap<Box<str>, usize> =
+        base.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
     let mut added = Vec::new();
     for entry in own {
         match places.get(&entry.key).and_then(|index| base.get_mut(*index)) {

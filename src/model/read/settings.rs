@@ -57,7 +57,11 @@ fn check_weights(node: &Node, context: &mut ReadContext<'_>) {
 
 fn check_sum(entry: &Entry, context: &mut ReadContext<'_>) {
     let weights: Option<Vec<f64>> = entry.node.entries().iter().map(|weight| scalar::number_of(&weight.node)).collect();
-    let Some(weights) = weights.filter(|weights| !weights.is_empty()) else { return };
+    let Some(weights) =
+        weights.filter(|weights| !weights.is_empty() && weights.iter().all(|weight| (0.0..=1.0).contains(weight)))
+    else {
+        return;
+    };
     let sum: f64 = weights.iter().sum();
     // A hair more than the tolerance, because 0.99 is not exact in binary.
     if (sum - 1.0).abs() > WEIGHT_TOLERANCE + 1e-9 {
@@ -69,10 +73,12 @@ fn check_sum(entry: &Entry, context: &mut ReadContext<'_>) {
 
 fn check_health(node: &Node, context: &mut ReadContext<'_>) {
     let Some(health) = node.get("health") else { return };
-    let (Some(healthy), Some(degraded)) = (scalar::number(health, "healthy"), scalar::number(health, "degraded")) else {
+    let (Some(healthy), Some(degraded)) = (scalar::number(health, "healthy"), scalar::number(health, "degraded"))
+    else {
         return;
     };
-    if degraded < healthy {
+    let out_of_range = !(0.0..=1.0).contains(&healthy) || !(0.0..=1.0).contains(&degraded);
+    if degraded < healthy || out_of_range {
         return;
     }
     let span = health.get("degraded").map_or(health.span, |node| node.span);

@@ -25,7 +25,10 @@ fn read_trigger(node: &Node, context: &mut ReadContext<'_>) -> Option<Trigger> {
         });
     }
     if let Some(webhook) = node.get("webhook") {
-        return Some(Trigger::Webhook { path: scalar::spanned(webhook, "path")?, signature: read_signature(webhook, context) });
+        return Some(Trigger::Webhook {
+            path: scalar::spanned(webhook, "path")?,
+            signature: read_signature(webhook, context),
+        });
     }
     if let Some(kafka) = node.get("kafka") {
         return Some(Trigger::Kafka { topic: scalar::spanned(kafka, "topic")?, group: scalar::text(kafka, "group") });
@@ -43,7 +46,11 @@ fn read_signature(webhook: &Node, context: &mut ReadContext<'_>) -> Option<Webho
 }
 
 fn check_cron(node: &Node, context: &mut ReadContext<'_>) {
-    let Some((value, text)) = node.get("cron").and_then(|value| Some((value, value.as_str()?))) else { return };
+    let Some((value, text)) =
+        node.get("cron").and_then(|value| Some((value, value.as_str().filter(|text| !text.is_empty())?)))
+    else {
+        return;
+    };
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
     if let Err(error) = parser.parse(text) {
         let message = format!("`{text}` is no cron expression: {}", error.to_string().trim_end_matches('.'));
@@ -53,7 +60,11 @@ fn check_cron(node: &Node, context: &mut ReadContext<'_>) {
 }
 
 fn check_timezone(node: &Node, context: &mut ReadContext<'_>) {
-    let Some((value, text)) = node.get("timezone").and_then(|value| Some((value, value.as_str()?))) else { return };
+    let Some((value, text)) =
+        node.get("timezone").and_then(|value| Some((value, value.as_str().filter(|text| !text.is_empty())?)))
+    else {
+        return;
+    };
     // The bundled database, so that the answer is the same on every machine.
     let database = TimeZoneDatabase::bundled();
     if database.get(text).is_ok() {
