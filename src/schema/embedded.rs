@@ -128,7 +128,8 @@ impl Pass<'_> {
         if !matches!(node.value, Yaml::Map(_)) {
             return;
         }
-        let inside = |span: &Span| span.file == node.span.file && node.span.start <= span.start && span.end <= node.span.end;
+        let inside =
+            |span: &Span| span.file == node.span.file && node.span.start <= span.start && span.end <= node.span.end;
         if self.faulty.iter().any(inside) {
             return;
         }
@@ -173,7 +174,9 @@ pub(super) fn find_pointer<'n>(node: &'n Node, pointer: &str) -> Option<&'n Node
         let token = token.replace("~1", "/").replace("~0", "~");
         node = match &node.value {
             Yaml::List(items) => items.get(token.parse::<usize>().ok()?)?,
-            Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::String(_) | Yaml::Map(_) => node.get(&token)?,
+            Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::String(_) | Yaml::Map(_) => {
+                node.get(&token)?
+            }
         };
     }
     Some(node)
@@ -196,7 +199,9 @@ fn check_default(validator: &jsonschema::Validator, schema: &Value, default: &No
     for mut diagnostic in found {
         diagnostic.code = codes::BAD_DEFAULT;
         let help = diagnostic.help.take();
-        out.push(diagnostic.help(help.unwrap_or_else(|| "the default must fit the schema of its own parameter".into())));
+        out.push(
+            diagnostic.help(help.unwrap_or_else(|| "the default must fit the schema of its own parameter".into())),
+        );
     }
 }
 
@@ -204,8 +209,10 @@ fn check_default(validator: &jsonschema::Validator, schema: &Value, default: &No
 fn needs_compiling(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => map.iter().any(|(key, value)| {
-            matches!(key.as_str(), "pattern" | "patternProperties" | "$ref" | "$dynamicRef" | "$schema" | "$id" | "$anchor")
-                || needs_compiling(value)
+            matches!(
+                key.as_str(),
+                "pattern" | "patternProperties" | "$ref" | "$dynamicRef" | "$schema" | "$id" | "$anchor"
+            ) || needs_compiling(value)
         }),
         Value::Array(items) => items.iter().any(needs_compiling),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
@@ -214,7 +221,8 @@ fn needs_compiling(schema: &Value) -> bool {
 
 /// A misspelt keyword would be passed over in silence, as the standard wants; here it is a warning.
 fn warn_of_unknown_keywords(node: &Node, out: &mut Vec<Diagnostic>) {
-    let Some(known) = schema(DocumentKind::Pipeline).pointer("/$defs/jsonSchema/properties").and_then(Value::as_object) else {
+    let Some(known) = schema(DocumentKind::Pipeline).pointer("/$defs/jsonSchema/properties").and_then(Value::as_object)
+    else {
         return;
     };
     for entry in node.entries() {

@@ -28,10 +28,9 @@ pub(super) const KNOWN: &[(&str, Matcher)] = &[
         text.contains("{{") || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase()))
     }),
     ("^/?[A-Za-z0-9._~/-]+$", |text| !text.is_empty() && rest_has(text, "._~/-")),
-    (
-        r"^[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$",
-        |text| text.split('/').all(is_path_part),
-    ),
+    (r"^[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$", |text| {
+        text.split('/').all(is_path_part)
+    }),
 ];
 
 /// The check of a published pattern; nothing for one that a user wrote.
@@ -106,7 +105,9 @@ fn plain_parts(mut text: &str) -> bool {
         if !is_digits(whole) {
             return false;
         }
-        let Some(rest) = ["ms", "d", "h", "m", "s"].iter().find_map(|unit| behind.strip_prefix(unit)) else { return false };
+        let Some(rest) = ["ms", "d", "h", "m", "s"].iter().find_map(|unit| behind.strip_prefix(unit)) else {
+            return false;
+        };
         text = rest;
     }
     true
@@ -117,7 +118,13 @@ fn is_digits(text: &str) -> bool {
 }
 
 /// The mistake of a text that does not have its form.
-pub(super) fn wrong_form(schema: &Map<String, Value>, pattern: &str, text: &str, node: &Node, at: At<'_>) -> Diagnostic {
+pub(super) fn wrong_form(
+    schema: &Map<String, Value>,
+    pattern: &str,
+    text: &str,
+    node: &Node,
+    at: At<'_>,
+) -> Diagnostic {
     let said = types::short(node).map_or_else(|| "this text".to_owned(), |text| format!("`{text}`"));
     match at.place {
         "duration" => wrong_duration(text, &said, at).at(node),
@@ -130,7 +137,11 @@ pub(super) fn wrong_form(schema: &Map<String, Value>, pattern: &str, text: &str,
                 None => format!("{subject} is {said}, which does not match the pattern `{pattern}`"),
             };
             let help = offer(pattern, text).or_else(|| {
-                schema.get("examples").and_then(|list| list.get(0)).and_then(Value::as_str).map(|example| format!("for example `{example}`"))
+                schema
+                    .get("examples")
+                    .and_then(|list| list.get(0))
+                    .and_then(Value::as_str)
+                    .map(|example| format!("for example `{example}`"))
             });
             Diagnostic::error(codes::WRONG_FORM, node.span, message).maybe_help(help)
         }
@@ -225,7 +236,9 @@ fn wrong_duration(text: &str, said: &str, at: At<'_>) -> Words {
     }
     let help = match mended_duration(text) {
         Some(duration) => format!("write `{duration}`"),
-        None => "write a number with its unit: `250ms`, `30s`, `5m`, `1h30m`, `2d`, or ISO 8601 such as `PT30S`".to_owned(),
+        None => {
+            "write a number with its unit: `250ms`, `30s`, `5m`, `1h30m`, `2d`, or ISO 8601 such as `PT30S`".to_owned()
+        }
     };
     Words { code: codes::BAD_DURATION, message: format!("`{key}` is {said}, which is no duration"), help: Some(help) }
 }

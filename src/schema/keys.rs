@@ -65,7 +65,13 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// Reports a key that the mapping does not have; gives the keys that it may stand for.
-    fn report_unknown(&mut self, schema: &'a Map<String, Value>, entry: &'a Entry, node: &Node, at: At<'a>) -> Vec<&'a str> {
+    fn report_unknown(
+        &mut self,
+        schema: &'a Map<String, Value>,
+        entry: &'a Entry,
+        node: &Node,
+        at: At<'a>,
+    ) -> Vec<&'a str> {
         let properties = schema.get("properties").and_then(Value::as_object);
         let known = || properties.into_iter().flatten().map(|(key, _)| key.as_str());
         let within = place_words(at);
@@ -80,11 +86,14 @@ impl<'a> Walker<'a, '_> {
                 (message, Some("it is planned; use one of the other actions for now".to_owned()), Some("run"))
             }
             Some(Other::Key(_)) | None => match nearest(&entry.key, known()) {
-                Some(right) if node.get(right).is_none() => (message, Some(format!("did you mean `{right}`?")), Some(right)),
+                Some(right) if node.get(right).is_none() => {
+                    (message, Some(format!("did you mean `{right}`?")), Some(right))
+                }
                 Some(right) => (message, Some(format!("`{right}` stands here already")), Some(right)),
                 None => {
                     let keys: Vec<String> = known().map(|key| format!("`{key}`")).collect();
-                    let help = (!keys.is_empty() && keys.len() <= 12).then(|| format!("the keys are {}", keys.join(", ")));
+                    let help =
+                        (!keys.is_empty() && keys.len() <= 12).then(|| format!("the keys are {}", keys.join(", ")));
                     (message, help, None)
                 }
             },
@@ -109,7 +118,14 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// Reports a missing key at the mapping, with an example of it.
-    pub(super) fn report_missing(&mut self, schema: &'a Map<String, Value>, key: &str, node: &Node, at: At<'a>, why: &str) {
+    pub(super) fn report_missing(
+        &mut self,
+        schema: &'a Map<String, Value>,
+        key: &str,
+        node: &Node,
+        at: At<'a>,
+        why: &str,
+    ) {
         let message = format!("`{key}` is missing in {}{why}", place_words(at));
         let example = schema.get("properties").and_then(|properties| properties.get(key)).and_then(|property| {
             let (resolved, _) = self.resolve(property, "");
@@ -144,7 +160,7 @@ pub(super) fn place_words(at: At<'_>) -> String {
     match at.place {
         "step" => "a step".to_owned(),
         "stepTemplate" => "a step template".to_owned(),
-        "call" => "a `fallback`".to_owned(),
+        "fallback" => "a `fallback`".to_owned(),
         "hook" => "a hook".to_owned(),
         "tool" => "a tool".to_owned(),
         "agentEntry" => "an agent".to_owned(),

@@ -34,7 +34,13 @@ fn required(schema: &Value) -> impl Iterator<Item = &str> {
 
 impl<'a> Walker<'a, '_> {
     /// `oneOf` and `anyOf` over keys.
-    pub(super) fn check_presence(&mut self, schema: &'a Map<String, Value>, node: &'a Node, meant: &[&str], at: At<'a>) {
+    pub(super) fn check_presence(
+        &mut self,
+        schema: &'a Map<String, Value>,
+        node: &'a Node,
+        meant: &[&str],
+        at: At<'a>,
+    ) {
         for keyword in ["oneOf", "anyOf"] {
             let Some(branches) = schema.get(keyword).and_then(Value::as_array) else { continue };
             if !is_presence(branches) {
@@ -56,7 +62,8 @@ impl<'a> Walker<'a, '_> {
     }
 
     fn report_none(&mut self, names: &[&str], node: &Node, at: At<'a>) {
-        let listed: Vec<String> = names.iter().filter(|name| **name != "template").map(|name| format!("`{name}`")).collect();
+        let listed: Vec<String> =
+            names.iter().filter(|name| **name != "template").map(|name| format!("`{name}`")).collect();
         let within = place_words(at);
         let span = start_of(node);
         let diagnostic = if names.contains(&"run") {
@@ -113,9 +120,10 @@ impl<'a> Walker<'a, '_> {
         let Some(other) = node.entry(excluded) else { return };
         let (first, second) = if other.key_span < entry.key_span { (other, entry) } else { (entry, other) };
         let (message, help) = match (&*entry.key, excluded) {
-            ("needs", "depends") => {
-                ("`needs` and `depends` are two names of one key, and both stand here".to_owned(), "put all ids into `depends`")
-            }
+            ("needs", "depends") => (
+                "`needs` and `depends` are two names of one key, and both stand here".to_owned(),
+                "put all ids into `depends`",
+            ),
             _ => (
                 format!("`{}` and `{}` cannot both stand in {}", first.key, second.key, place_words(at)),
                 "leave one of them out",
@@ -131,11 +139,20 @@ impl<'a> Walker<'a, '_> {
         let action = node.entries().iter().find(|entry| is_action(&entry.key));
         let message = match action {
             Some(action) => {
-                format!("`{}` belongs to {}, but {} here has `{}`", entry.key, owners.join(" or "), place_words(at), action.key)
+                format!(
+                    "`{}` belongs to {}, but {} here has `{}`",
+                    entry.key,
+                    owners.join(" or "),
+                    place_words(at),
+                    action.key
+                )
             }
             None => format!("`{}` belongs to {}, which does not stand here", entry.key, owners.join(" or ")),
         };
-        self.report(Diagnostic::error(codes::OTHER_ACTION, entry.key_span, message).help("leave it out: it would have no effect"));
+        self.report(
+            Diagnostic::error(codes::OTHER_ACTION, entry.key_span, message)
+                .help("leave it out: it would have no effect"),
+        );
     }
 
     /// `not` over values and over keys.

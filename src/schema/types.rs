@@ -110,8 +110,12 @@ fn help(expected: &[&str], node: &Node, at: At<'_>) -> Option<String> {
         return Some(help);
     }
     match &node.value {
-        Yaml::String(text) if wants("integer") && text.parse::<i64>().is_ok() => Some(format!("write `{text}` without quotes")),
-        Yaml::String(text) if wants("number") && text.parse::<f64>().is_ok() => Some(format!("write `{text}` without quotes")),
+        Yaml::String(text) if wants("integer") && text.parse::<i64>().is_ok() => {
+            Some(format!("write `{text}` without quotes"))
+        }
+        Yaml::String(text) if wants("number") && text.parse::<f64>().is_ok() => {
+            Some(format!("write `{text}` without quotes"))
+        }
         Yaml::String(text) if wants("boolean") => match &*text.to_lowercase() {
             "yes" | "on" | "y" | "true" => Some("write `true`".to_owned()),
             "no" | "off" | "n" | "false" => Some("write `false`".to_owned()),
@@ -130,11 +134,15 @@ fn help(expected: &[&str], node: &Node, at: At<'_>) -> Option<String> {
             .map(|first| format!("write a list, each item behind a dash: `- id: {}` and its keys below it", first.key))
             .filter(|_| matches!(key, "steps" | "finally"))
             .or_else(|| Some("write each item behind a dash, `- `".to_owned())),
-        Yaml::List(items) if wants("object") => Some(match items.first().and_then(Node::as_str).and_then(|text| text.split_once('=')) {
-            Some((name, value)) => format!("write `{name}: {value}`, one pair a line, without dashes"),
-            None => "write `name: value` pairs, without dashes".to_owned(),
-        }),
-        Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::String(_) | Yaml::List(_) | Yaml::Map(_) => None,
+        Yaml::List(items) if wants("object") => {
+            Some(match items.first().and_then(Node::as_str).and_then(|text| text.split_once('=')) {
+                Some((name, value)) => format!("write `{name}: {value}`, one pair a line, without dashes"),
+                None => "write `name: value` pairs, without dashes".to_owned(),
+            })
+        }
+        Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::String(_) | Yaml::List(_) | Yaml::Map(_) => {
+            None
+        }
     }
 }
 
@@ -150,11 +158,13 @@ fn special_help(node: &Node, at: At<'_>) -> Option<String> {
         ("param", Yaml::String(text)) => Some(format!("write `{{ type: {text} }}`")),
         ("param", Yaml::Null) => Some("write `{}` for a parameter of any type".to_owned()),
         ("wait", Yaml::Int(value)) if *value > 0 => Some(format!("say the unit: write `{value}s` for seconds")),
-        ("hook" | "call", Yaml::String(text)) => Some(format!("write `run: {text}`")),
-        ("approve", Yaml::String(text)) if text.chars().count() <= 40 => Some(format!("write `{{ message: \"{text}\" }}`")),
-        ("jsonSchema" | "param", Yaml::Bool(_)) if matches!(at.subject, Subject::Key("required")) => Some(
-            "leave it out: a parameter without `default` must be given".to_owned(),
-        ),
+        ("hook" | "fallback", Yaml::String(text)) => Some(format!("write `run: {text}`")),
+        ("approve", Yaml::String(text)) if text.chars().count() <= 40 => {
+            Some(format!("write `{{ message: \"{text}\" }}`"))
+        }
+        (_, Yaml::Bool(_)) if matches!(at.subject, Subject::Key("required")) => {
+            Some("leave it out: a parameter without `default` must be given".to_owned())
+        }
         _ => None,
     }
 }

@@ -29,8 +29,9 @@ pub(super) fn check_enum(schema: &Map<String, Value>, node: &Node, at: At<'_>) -
         _ => format!("{subject} is {said}, but must be one of {}{rest}", listed.join(", ")),
     };
     let help = node.as_str().and_then(|text| {
-        other_word(at.subject.key(), text)
-            .or_else(|| nearest(text, options.iter().filter_map(Value::as_str)).map(|word| format!("did you mean `{word}`?")))
+        other_word(at.subject.key(), text).or_else(|| {
+            nearest(text, options.iter().filter_map(Value::as_str)).map(|word| format!("did you mean `{word}`?"))
+        })
     });
     Some(Diagnostic::error(codes::NOT_ALLOWED, node.span, message).maybe_help(help))
 }
@@ -38,7 +39,9 @@ pub(super) fn check_enum(schema: &Map<String, Value>, node: &Node, at: At<'_>) -
 /// Words of the language that stand in a list that does not have them.
 fn other_word(key: &str, text: &str) -> Option<String> {
     match (key, text) {
-        ("on", "cancelled" | "budget") => Some("leave it out: what was cancelled or has used up a limit is not tried again".to_owned()),
+        ("on", "cancelled" | "budget") => {
+            Some("leave it out: what was cancelled or has used up a limit is not tried again".to_owned())
+        }
         ("method", _) => None,
         ("retry", "no" | "none" | "off" | "false") => Some("write `retry: never`".to_owned()),
         _ => None,
@@ -49,8 +52,12 @@ fn wrong_constant(expected: &Value, node: &Node, at: At<'_>) -> Diagnostic {
     let said = types::short(node).map_or_else(|| types::actual(node).to_owned(), |text| format!("`{text}`"));
     let expected = plain(expected);
     if at.subject.key() == "apiVersion" {
-        return Diagnostic::error(codes::API_VERSION, node.span, format!("`apiVersion` is {said}, but this engine reads `{expected}`"))
-            .help(format!("write `apiVersion: {expected}`"));
+        return Diagnostic::error(
+            codes::API_VERSION,
+            node.span,
+            format!("`apiVersion` is {said}, but this engine reads `{expected}`"),
+        )
+        .help(format!("write `apiVersion: {expected}`"));
     }
     let message = format!("{} is {said}, but can only be `{expected}`", at.subject.words());
     Diagnostic::error(codes::NOT_ALLOWED, node.span, message).help(format!("write `{expected}`"))
@@ -87,10 +94,14 @@ pub(super) fn check_number(schema: &Map<String, Value>, node: &Node, at: At<'_>)
         Yaml::Null | Yaml::Bool(_) | Yaml::String(_) | Yaml::List(_) | Yaml::Map(_) => return None,
     };
     let bound = |name: &str| schema.get(name).filter(|bound| bound.is_number());
-    let at_least = bound("minimum").map(|bound| (bound, "at least", value.compare(bound).is_some_and(std::cmp::Ordering::is_ge)));
-    let at_most = bound("maximum").map(|bound| (bound, "at most", value.compare(bound).is_some_and(std::cmp::Ordering::is_le)));
-    let above = bound("exclusiveMinimum").map(|bound| (bound, "more than", value.compare(bound).is_some_and(std::cmp::Ordering::is_gt)));
-    let below = bound("exclusiveMaximum").map(|bound| (bound, "less than", value.compare(bound).is_some_and(std::cmp::Ordering::is_lt)));
+    let at_least =
+        bound("minimum").map(|bound| (bound, "at least", value.compare(bound).is_some_and(std::cmp::Ordering::is_ge)));
+    let at_most =
+        bound("maximum").map(|bound| (bound, "at most", value.compare(bound).is_some_and(std::cmp::Ordering::is_le)));
+    let above = bound("exclusiveMinimum")
+        .map(|bound| (bound, "more than", value.compare(bound).is_some_and(std::cmp::Ordering::is_gt)));
+    let below = bound("exclusiveMaximum")
+        .map(|bound| (bound, "less than", value.compare(bound).is_some_and(std::cmp::Ordering::is_lt)));
     let bounds: Vec<_> = [at_least, above, at_most, below].into_iter().flatten().collect();
     let said = types::short(node).unwrap_or_default();
     if bounds.iter().any(|(_, _, holds)| !holds) {

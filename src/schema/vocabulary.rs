@@ -278,7 +278,7 @@ pub(super) fn other(place: &str, word: &str) -> Option<Other> {
     let tables: &[&[(&str, Other)]] = match place {
         "pipeline" => &[PIPELINE_KEYS],
         "step" | "stepTemplate" => &[STEP_KEYS, ACTION_KEYS],
-        "call" | "hook" => &[ACTION_KEYS],
+        "fallback" | "hook" => &[ACTION_KEYS],
         "tool" => &[TOOL_KEYS, ACTION_KEYS],
         "retry" => &[RETRY_KEYS],
         "limits" => &[LIMIT_KEYS],

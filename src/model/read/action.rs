@@ -106,13 +106,19 @@ fn report_template_in_script(inner: &str, span: Span, context: &mut ReadContext<
 /// A name for the variable that carries a value: `ask.outputs.text` becomes `ASK_TEXT`.
 fn variable_name(inner: &str) -> String {
     let path = inner.split_whitespace().last().unwrap_or_default();
-    let parts = path.split(['.', '[', ']']).filter(|part| !matches!(*part, "" | "params" | "outputs" | "this" | "env" | "secrets"));
+    let parts = path
+        .split(['.', '[', ']'])
+        .filter(|part| !matches!(*part, "" | "params" | "outputs" | "this" | "env" | "secrets"));
     let name: Vec<String> = parts
         .map(|part| part.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>().to_uppercase())
         .filter(|part| !part.is_empty())
         .collect();
     let name = name.join("_");
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || name.len() > 40 { "VALUE".to_owned() } else { name }
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || name.len() > 40 {
+        "VALUE".to_owned()
+    } else {
+        name
+    }
 }
 
 fn read_http(value: &Node, context: &mut ReadContext<'_>) -> Option<HttpStep> {

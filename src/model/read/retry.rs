@@ -58,7 +58,9 @@ fn read_backoff(node: &Node, has_base: bool, retry: &mut Retry, context: &mut Re
                 crate::time::format_duration(retry.backoff.max),
                 crate::time::format_duration(retry.backoff.initial),
             );
-            context.report(Diagnostic::error(codes::BACKOFF_ORDER, at.span, message).help("raise `max`, or lower `initial`"));
+            context.report(
+                Diagnostic::error(codes::BACKOFF_ORDER, at.span, message).help("raise `max`, or lower `initial`"),
+            );
         }
     }
 }
@@ -88,7 +90,8 @@ pub(super) fn read_timeouts(
     context: &mut ReadContext<'_>,
 ) -> (Option<Duration>, Option<Duration>) {
     let timeout = context.duration(node, "timeout").or(timeout_default);
-    let own_attempt = node.get("attempt_timeout").and_then(|value| Some(Spanned::new(context.duration_of(value)?, value.span)));
+    let own_attempt =
+        node.get("attempt_timeout").and_then(|value| Some(Spanned::new(context.duration_of(value)?, value.span)));
     let Some(own_attempt) = own_attempt else {
         let attempt = attempt_default.map(|attempt| timeout.map_or(attempt, |timeout| attempt.min(timeout)));
         return (timeout, attempt);

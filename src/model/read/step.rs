@@ -70,7 +70,8 @@ pub(super) fn read_env_over(node: &Node, defaults: &Defaults, context: &mut Read
         return own;
     }
     let names: BTreeSet<&str> = own.iter().map(|(name, _)| &*name.value).collect();
-    let mut env: Vec<EnvEntry> = defaults.env.iter().filter(|(name, _)| !names.contains(&*name.value)).cloned().collect();
+    let mut env: Vec<EnvEntry> =
+        defaults.env.iter().filter(|(name, _)| !names.contains(&*name.value)).cloned().collect();
     env.extend(own);
     env
 }
@@ -87,11 +88,17 @@ pub(super) fn read_steps(list: &[Node], defaults: &Defaults, context: &mut ReadC
 }
 
 /// Reads one step under an id.
-pub(super) fn read_step(node: &Node, id: Spanned<Box<str>>, defaults: &Defaults, context: &mut ReadContext<'_>) -> Step {
+pub(super) fn read_step(
+    node: &Node,
+    id: Spanned<Box<str>>,
+    defaults: &Defaults,
+    context: &mut ReadContext<'_>,
+) -> Step {
     let action = action::read_action(node, defaults, context).unwrap_or_else(unreadable);
     // A person's answer and a plain wait take the time that they take; a default timeout is meant for work.
     let waits = matches!(action, Action::Approve(_) | Action::Wait(_));
-    let (timeout_default, attempt_default) = if waits { (None, None) } else { (defaults.timeout, defaults.attempt_timeout) };
+    let (timeout_default, attempt_default) =
+        if waits { (None, None) } else { (defaults.timeout, defaults.attempt_timeout) };
     let (timeout, attempt_timeout) = read_timeouts(node, timeout_default, attempt_default, context);
     let retry = match node.get("retry") {
         Some(retry) => read_retry(retry, defaults.retry.as_ref(), context),
