@@ -68,7 +68,8 @@ pub fn run(arguments: &GraphArgs) -> Result<u8, Failure> {
             }
         };
         let journal = context.journal_to_read()?;
-        let row = context.find(journal.as_ref().map(|journal| journal as &dyn Journal), &arguments.what).map_err(missing)?;
+        let row =
+            context.find(journal.as_ref().map(|journal| journal as &dyn Journal), &arguments.what).map_err(missing)?;
         let Some(journal) = journal else { return Ok(DONE) };
         let state = rebuild(&journal, &row.run)?.state;
         view(&state.program.root.clone(), Some(&state))
