@@ -52,9 +52,9 @@ impl<'c> Mocks<'c> {
             ));
         };
         let calls = mock.outcomes.iter().filter(|outcome| !matches!(outcome.what, Mocked::Decide { .. }));
-        let Some(outcome) = calls.clone().nth(call).or_else(|| calls.last()) else {
+        let Some(outcome) = calls.clone().nth(call).or_else(|| calls.clone().next_back()) else {
             return Err(format!(
-                "step `{path}` ({}) is no approval: mock it with `outputs`, `fail` or `hang`",
+                "step `{path}` ({}) needs an outcome, not only a decision: mock it with `outputs`, `fail` or `hang`",
                 noun(work)
             ));
         };

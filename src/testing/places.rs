@@ -24,9 +24,7 @@ pub(super) fn problem_of(program: &Program, path: &str) -> Option<String> {
         if name != part && step.fan.is_none() {
             return Some(format!("`{path}`: `{name}` has no items: it has neither `foreach` nor `matrix`"));
         }
-        if parts.peek().is_none() {
-            return None;
-        }
+        parts.peek()?;
         walked.push_str(part);
         walked.push('/');
         let child = pipeline.children.get(&number).and_then(|path| program.pipelines.get(path));
