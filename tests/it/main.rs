@@ -3,7 +3,10 @@
 //! Tests of one module stand beside its code.
 
 mod cli_extras;
+mod crash;
+mod damage;
 mod docs;
+mod kill;
 mod licences;
 mod schemas;
 mod shipped;
