@@ -426,3 +426,56 @@ fn definitions_that_several_schemas_share_are_the_same() {
         }
     }
 }
+
+#[test]
+fn both_accept_the_same_defaults() {
+    let schemas = [
+        json!({ "type": "integer", "minimum": 1, "exclusiveMaximum": 3 }),
+        json!({ "type": ["string", "null"], "minLength": 1, "maxLength": 2 }),
+        json!({ "enum": [1, "a", null, [1], { "a": 1.0 }] }),
+        json!({ "const": { "a": [1] } }),
+        json!({ "type": "array", "items": { "type": "number", "maximum": 2 }, "minItems": 1, "maxItems": 2 }),
+        json!({ "type": "object", "required": ["a"], "properties": { "a": { "type": "boolean" } }, "additionalProperties": false }),
+        json!({ "properties": { "a": { "items": false } }, "additionalProperties": { "type": "integer" }, "minProperties": 1 }),
+        json!({ "minimum": 2, "minLength": 2, "minItems": 1, "maxProperties": 0 }),
+        json!(true),
+    ];
+    let values = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(1),
+        json!(1.0),
+        json!(2.5),
+        json!(3),
+        json!(i64::MAX),
+        json!(""),
+        json!("a"),
+        json!("ab"),
+        json!("\u{1f389}\u{1f389}"),
+        json!("abc"),
+        json!([]),
+        json!([1]),
+        json!([1.0]),
+        json!([3]),
+        json!([1, 2, 0]),
+        json!({}),
+        json!({ "a": true }),
+        json!({ "a": 1 }),
+        json!({ "a": [1] }),
+        json!({ "a": [] }),
+        json!({ "b": 1 }),
+        json!({ "b": "x" }),
+    ];
+    for schema in &schemas {
+        let validator = compile_schema(schema).unwrap();
+        for value in &values {
+            let node = tree(value, &mut 0);
+            let found = super::embedded::explain_default(schema, &node);
+            assert_eq!(found.is_empty(), validator.is_valid(value), "{schema} {value} {found:#?}");
+            assert!(super::embedded::is_plain(schema));
+        }
+    }
+    let refused = [json!({ "pattern": "a" }), json!({ "items": { "$ref": "#" } })];
+    assert!(!refused.iter().any(super::embedded::is_plain));
+}

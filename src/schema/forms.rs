@@ -1,9 +1,10 @@
 //! Texts that have a form: ids, durations, names. What the published patterns mean, written by hand because compiling
 //! them would cost more than checking a document; a test holds each to its pattern.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::codes;
+use super::keywords::Keywords;
 use super::types;
 use super::walk::At;
 use crate::diagnostic::Diagnostic;
@@ -118,13 +119,7 @@ fn is_digits(text: &str) -> bool {
 }
 
 /// The mistake of a text that does not have its form.
-pub(super) fn wrong_form(
-    schema: &Map<String, Value>,
-    pattern: &str,
-    text: &str,
-    node: &Node,
-    at: At<'_>,
-) -> Diagnostic {
+pub(super) fn wrong_form(schema: &Keywords<'_>, pattern: &str, text: &str, node: &Node, at: At<'_>) -> Diagnostic {
     let said = types::short(node).map_or_else(|| "this text".to_owned(), |text| format!("`{text}`"));
     match at.place {
         "duration" => wrong_duration(text, &said, at).at(node),
@@ -138,7 +133,7 @@ pub(super) fn wrong_form(
             };
             let help = offer(pattern, text).or_else(|| {
                 schema
-                    .get("examples")
+                    .examples
                     .and_then(|list| list.get(0))
                     .and_then(Value::as_str)
                     .map(|example| format!("for example `{example}`"))
