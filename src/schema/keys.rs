@@ -67,6 +67,9 @@ impl<'a> Walker<'a, '_> {
 
     /// Reports a key that the mapping does not have; gives the keys that it may stand for.
     fn report_unknown(&mut self, schema: &Keywords<'a>, entry: &'a Entry, node: &Node, at: At<'a>) -> Vec<&'a str> {
+        if self.full() {
+            return Vec::new();
+        }
         let properties = schema.properties;
         let known = || properties.into_iter().flatten().map(|(key, _)| key.as_str());
         let within = place_words(at);

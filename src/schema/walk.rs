@@ -90,7 +90,7 @@ impl<'a, 'o> Walker<'a, 'o> {
     }
 
     /// True once no more is reported.
-    fn full(&self) -> bool {
+    pub(super) fn full(&self) -> bool {
         self.seen.len() >= MAX_FINDINGS
     }
 
