@@ -17,6 +17,7 @@ pub mod graph;
 pub mod compile;
 pub mod scheduler;
 pub mod report;
+pub mod testing;
 // Below this line: input and output.
 
 pub mod project;

@@ -1,5 +1,6 @@
 //! `tol approve`: answer an approval, or say what became of an unknown step.
 
+use crate::cli::print::out;
 use super::args::{ApproveArgs, Settle};
 use super::context::{Context, user};
 use super::exit::{DONE, Failure};
@@ -43,9 +44,9 @@ pub fn run(arguments: &ApproveArgs) -> Result<u8, Failure> {
         (ControlCommand::Decide { .. }, _) => "approved",
         _ => "settled",
     };
-    println!("{}: {done}", arguments.step);
+    out!("{}: {done}", arguments.step);
     if !held {
-        println!("nothing drives the run now; `tol resume {}` goes on with it", row.run);
+        out!("nothing drives the run now; `tol resume {}` goes on with it", row.run);
     }
     Ok(DONE)
 }

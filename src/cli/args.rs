@@ -17,6 +17,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check pipelines, catalogues and settings, and run nothing
+    Validate(super::validate::ValidateArgs),
     /// Run a pipeline to its end
     Run(RunArgs),
     /// Take up a run where its process left it
@@ -25,6 +27,24 @@ pub enum Command {
     Approve(ApproveArgs),
     /// List, show and steer runs
     Runs(RunsArgs),
+    /// Draw which step waits for which, of a file or of a run
+    Graph(super::graph::GraphArgs),
+    /// Say which steps differ between two versions of a pipeline
+    Diff(super::diff::DiffArgs),
+    /// Run test files with made-up outcomes; starts nothing
+    Test(super::test::TestArgs),
+    /// Write a small project that works
+    Init(super::init::InitArgs),
+    /// List and show agents
+    Agents(super::agents::AgentsArgs),
+    /// Look for what keeps tol from working here
+    Doctor(super::doctor::DoctorArgs),
+    /// Print the JSON Schema of a kind of file
+    Schema(super::schema::SchemaArgs),
+    /// Print a completion script for a shell
+    Completions(super::completions::CompletionsArgs),
+    /// Print the manual pages
+    Man(super::completions::ManArgs),
 }
 
 /// How a run is shown.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::args::WatchArgs;
 use super::exit::{Failure, WAITING, code_of};
 use super::progress::Progress;
+use super::retention::Retention;
 use super::signals::{Asked, Signals};
 use crate::dispatch::InProcess;
 use crate::handler::WorkerContext;
@@ -35,6 +36,8 @@ pub struct Surroundings<'a> {
     pub journal: Arc<dyn Journal>,
     pub environment: BTreeMap<String, String>,
     pub watch: &'a WatchArgs,
+    /// What is kept of the runs that have ended.
+    pub retention: Retention,
     /// Cancel it as soon as it is taken up.
     pub cancel: Option<String>,
 }
@@ -48,6 +51,9 @@ pub fn drive(start: Start, surroundings: Surroundings<'_>) -> Result<u8, Failure
     let code = runtime.block_on(follow(start, &surroundings));
     // Whatever is still going on belongs to nobody any more; its process groups end with it.
     runtime.shutdown_background();
+    if code.is_ok() {
+        surroundings.retention.enforce(&*surroundings.journal, surroundings.state_dir, false)?;
+    }
     surroundings.journal.close();
     code
 }

@@ -1,5 +1,6 @@
 //! What a person or program sees of a run while it goes on.
 
+use crate::cli::print::err_text;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -120,7 +121,7 @@ impl Progress {
         let questions: Vec<(String, StepStatus)> = questions.iter().map(|(path, status)| (path.to_string(), *status)).collect();
         let words = questions_text(self.run.as_str(), &questions);
         if self.format == RunFormat::Json {
-            eprint!("{words}");
+            err_text!("{words}");
             return;
         }
         self.above(words.trim_end());

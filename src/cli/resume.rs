@@ -7,6 +7,7 @@ use super::context::Context;
 use super::drive::{Start, Surroundings, drive};
 use super::exit::{Failure, code_of};
 use super::progress::Progress;
+use super::retention::Retention;
 use crate::id::RunId;
 use crate::journal::{Claim, Journal};
 use crate::runtime::rebuild;
@@ -47,6 +48,7 @@ pub fn take_up(context: &Context, run: &RunId, watch: &WatchArgs, cancel: Option
         journal: journal as Arc<dyn Journal>,
         environment: context.environment()?,
         watch,
+        retention: Retention::of(&state.program.settings),
         cancel,
     };
     drive(Start::Adopted(Box::new(state)), surroundings)

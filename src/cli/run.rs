@@ -1,5 +1,6 @@
 //! `tol run`: check, accept, drive.
 
+use crate::cli::print::{err_text, out_text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::args::{ResumeArgs, RunArgs};
 use super::context::Context;
 use super::drive::{Start, Surroundings, drive};
 use super::exit::{DONE, Failure, INVALID};
+use super::retention::Retention;
 use super::{dry_run, git, params, resume};
 use crate::compile::{CheckOptions, Program, check};
 use crate::diagnostic::{Files, Severity, render_human};
@@ -36,7 +38,7 @@ pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
     let new = NewRunOf { program, params, options, parent: None, reused: Vec::new() };
     if arguments.dry_run {
         let json = arguments.watch.format == Some(super::args::RunFormat::Json);
-        print!("{}", dry_run::text(&new.program, new.accepted(RunId::new("dry-run"), &environment), json));
+        out_text!("{}", dry_run::text(&new.program, new.accepted(RunId::new("dry-run"), &environment), json));
         return Ok(DONE);
     }
     start(&context, new, environment, &arguments.watch)
@@ -90,9 +92,10 @@ pub fn start(context: &Context, new: NewRunOf, environment: BTreeMap<String, Str
         parent: new.parent.clone(),
         started_at: SystemClock.now(),
     };
+    let settings = program.settings.clone();
     let start = StartRun { program, accepted, row, watcher: None };
     let surroundings =
-        Surroundings { root: &context.root, state_dir: &context.state_dir, journal, environment, watch, cancel: None };
+        Surroundings { root: &context.root, state_dir: &context.state_dir, journal, environment, watch, retention: Retention::of(&settings), cancel: None };
     drive(Start::New(Box::new(start)), surroundings)
 }
 
@@ -105,7 +108,7 @@ pub fn compile(context: &Context, path: &str, profile: Option<String>) -> Result
         diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Warning);
     }
     if !diagnostics.is_empty() {
-        eprint!("{}", render_human(&files, &diagnostics, super::progress::colour_of_stderr()));
+        err_text!("{}", render_human(&files, &diagnostics, super::progress::colour_of_stderr()));
     }
     Ok(program.map(Arc::new))
 }

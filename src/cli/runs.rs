@@ -1,5 +1,6 @@
 //! `tol runs`: list, show, logs, cancel, pause, resume, rerun, prune.
 
+use crate::cli::print::{err, out};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -7,11 +8,12 @@ use serde_json::{Value, json};
 use super::args::{ListArgs, LogsArgs, PruneArgs, RerunArgs, RunRef, RunsCommand, ShowArgs, StateArgs, TextFormat, WatchArgs};
 use super::context::{Context, user};
 use super::exit::{DONE, Failure, INVALID};
+use super::retention::Retention;
 use super::run::{NewRunOf, compile, start};
 use crate::compile::Program;
 use crate::handler::logs::{self, Source};
 use crate::id::RunId;
-use crate::journal::{Claim, Journal, ListFilter, RunRow, SqliteJournal, StateFolder};
+use crate::journal::{Claim, Journal, ListFilter, RunRow, SqliteJournal};
 use crate::report::{summary, summary_text};
 use crate::runtime::{Clock, ControlCommand, Rebuilt, SystemClock, leave_command, rebuild};
 use crate::scheduler::{ReusedStep, State, StepStatus, UnitKey};
@@ -65,15 +67,15 @@ fn list(arguments: &ListArgs) -> Result<u8, Failure> {
     };
     let now = SystemClock.now();
     match arguments.format {
-        TextFormat::Json => println!("{}", Value::Array(rows.iter().map(|row| row_object(row, now)).collect())),
-        TextFormat::Text if rows.is_empty() => eprintln!("no runs here yet"),
+        TextFormat::Json => out!("{}", Value::Array(rows.iter().map(|row| row_object(row, now)).collect())),
+        TextFormat::Text if rows.is_empty() => err!("no runs here yet"),
         TextFormat::Text => {
             let width = rows.iter().map(|row| row.pipeline.chars().count()).max().unwrap_or(0).max(8);
-            println!("{:36}  {:width$}  {:16}  {:24}  DURATION", "RUN", "PIPELINE", "STATUS", "STARTED");
+            out!("{:36}  {:width$}  {:16}  {:24}  DURATION", "RUN", "PIPELINE", "STATUS", "STARTED");
             for row in &rows {
                 let status = if row.paused { format!("{} paused", row.status) } else { row.status.clone() };
                 let duration = format_duration(row.finished_at.unwrap_or(now).since(row.started_at));
-                println!("{:36}  {:width$}  {status:16}  {:24}  {duration}", row.run.as_str(), row.pipeline, row.started_at.to_string());
+                out!("{:36}  {:width$}  {status:16}  {:24}  {duration}", row.run.as_str(), row.pipeline, row.started_at.to_string());
             }
         }
     }
@@ -87,7 +89,7 @@ fn show(arguments: &ShowArgs) -> Result<u8, Failure> {
     let Rebuilt { state, history, .. } = rebuild(&journal, &row.run)?;
     if arguments.history {
         for (number, stamped) in history.iter().enumerate() {
-            println!("{}", json!({ "seq": number + 1, "time": stamped.at.to_string(), "event": stamped.event }));
+            out!("{}", json!({ "seq": number + 1, "time": stamped.at.to_string(), "event": stamped.event }));
         }
         return Ok(DONE);
     }
@@ -99,7 +101,7 @@ fn show(arguments: &ShowArgs) -> Result<u8, Failure> {
                     object.entry(key).or_insert(value);
                 }
             }
-            println!("{object}");
+            out!("{object}");
         }
         TextFormat::Text => show_text(&row, &state),
     }
@@ -107,19 +109,19 @@ fn show(arguments: &ShowArgs) -> Result<u8, Failure> {
 }
 
 fn show_text(row: &RunRow, state: &State) {
-    println!("{}", summary_text(state).trim_end());
-    println!("started {}{}", state.started_at, if state.paused { "  paused" } else { "" });
+    out!("{}", summary_text(state).trim_end());
+    out!("started {}{}", state.started_at, if state.paused { "  paused" } else { "" });
     if let Some(owner) = &row.owner {
-        println!("driven by {owner}");
+        out!("driven by {owner}");
     }
     if let Some(parent) = &row.parent {
-        println!("rerun of {parent}");
+        out!("rerun of {parent}");
     }
     let commit = row.git_commit.as_deref().map_or(String::new(), |commit| {
         let dirty = if row.git_dirty == Some(true) { ", with changes" } else { "" };
         format!("  commit {commit}{dirty}")
     });
-    println!("definition {}{commit}\n", &row.definition_hash[..row.definition_hash.len().min(16)]);
+    out!("definition {}{commit}\n", &row.definition_hash[..row.definition_hash.len().min(16)]);
     let Value::Object(object) = summary(state) else { return };
     let Some(Value::Object(steps)) = object.get("steps") else { return };
     let width = steps.keys().map(|path| path.chars().count()).max().unwrap_or(0);
@@ -137,7 +139,7 @@ fn show_text(row: &RunRow, state: &State) {
         if !why.is_empty() {
             line.push_str(&format!("  {}", why.lines().next().unwrap_or_default()));
         }
-        println!("{}", line.trim_end());
+        out!("{}", line.trim_end());
     }
 }
 
@@ -157,7 +159,7 @@ fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
     if let Some(step) = arguments.step.as_deref().filter(|_| wanted.is_empty()) {
         let known = journal.as_ref().and_then(|journal| rebuild(journal, &row.run).ok()).is_some_and(|rebuilt| rebuilt.state.find(&crate::id::UnitPath::new(step)).is_some());
         return if known {
-            eprintln!("{step} printed nothing");
+            err!("{step} printed nothing");
             Ok(DONE)
         } else {
             Err(Failure::failed(format!("`{step}` is not a step of run {}", row.run)))
@@ -173,7 +175,7 @@ fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
                 Source::Note => "#",
             };
             for line in piece.text.lines() {
-                println!("{}{attempt} {mark} {line}", log.unit);
+                out!("{}{attempt} {mark} {line}", log.unit);
             }
         }
     }
@@ -192,7 +194,7 @@ fn cancel(arguments: &RunRef) -> Result<u8, Failure> {
         if let Some(why) = reply.refused {
             return Err(Failure::failed(why));
         }
-        println!("{}: cancelling", row.run);
+        out!("{}: cancelling", row.run);
         return Ok(DONE);
     }
     let ended = rebuild(&*journal, &row.run)?.state.verdict;
@@ -219,7 +221,7 @@ fn pause(arguments: &RunRef, on: bool) -> Result<u8, Failure> {
     if let Some(why) = reply.refused {
         return Err(Failure::failed(why));
     }
-    println!("{}: {}", row.run, if on { "paused; `tol runs resume` lifts it" } else { "goes on" });
+    out!("{}: {}", row.run, if on { "paused; `tol runs resume` lifts it" } else { "goes on" });
     Ok(DONE)
 }
 
@@ -313,34 +315,28 @@ fn spread(graph: &crate::graph::StepGraph, marked: &mut [bool]) {
 fn prune(arguments: &PruneArgs) -> Result<u8, Failure> {
     let (context, reading) = open(&arguments.state)?;
     if reading.is_none() {
-        eprintln!("no runs here yet");
+        err!("no runs here yet");
         return Ok(DONE);
     }
     drop(reading);
-    let settings = crate::compile::settings(&context.sources);
-    let older_than = match &arguments.older_than {
-        Some(text) => Some(parse_duration(text).map_err(|error| Failure::invalid(format!("--older-than: {error}; write 30d, for example")))?),
-        None => settings.retention_days.map(|days| std::time::Duration::from_secs(u64::from(days) * 86_400)),
-    };
-    let keep = arguments.keep.or(settings.retention_runs.map(u64::from));
-    if older_than.is_none() && keep.is_none() {
-        return Err(Failure::invalid("say which runs: --older-than 30d, --keep 100, or `retention:` in duo-agent.config.yaml"));
+    let mut retention = Retention::of(&crate::compile::settings(&context.sources));
+    if let Some(text) = &arguments.older_than {
+        let length = parse_duration(text)
+            .map_err(|error| Failure::invalid(format!("--older-than: {error}; write 30d, for example")))?;
+        retention.age = Some(length);
     }
-    let now = SystemClock.now();
-    let before = older_than.map(|length| Timestamp(now.0.saturating_sub(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))));
+    retention.count = arguments.keep.or(retention.count);
+    if retention == Retention::default() {
+        return Err(Failure::invalid(
+            "say which runs: --older-than 30d, --keep 100, or `retention:` in duo-agent.config.yaml",
+        ));
+    }
     let journal = context.journal()?;
-    let gone = journal.prune(before, keep, arguments.dry_run)?;
+    let gone = retention.enforce(&*journal, &context.state_dir, arguments.dry_run)?;
     journal.close();
-    let folder = StateFolder::new(context.state_dir.clone());
     for run in &gone {
-        if !arguments.dry_run
-            && let Err(error) = std::fs::remove_dir_all(folder.run(run))
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            eprintln!("warning: {}: {error}", folder.run(run).display());
-        }
-        println!("{run}");
+        out!("{run}");
     }
-    eprintln!("{} {} runs", if arguments.dry_run { "would remove" } else { "removed" }, gone.len());
+    err!("{} {} runs", if arguments.dry_run { "would remove" } else { "removed" }, gone.len());
     Ok(DONE)
 }

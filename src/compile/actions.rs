@@ -81,21 +81,22 @@ impl ActionCheck<'_> {
                 let place = view.map_or("this pipeline", |view| &*view.catalogue.path);
                 let message = format!("there is no agent `{}` in {place}", agent.value);
                 let near = nearest(&agent.value, agents.keys().map(|name| &**name));
-                report.push(Diagnostic::error(codes::UNKNOWN_AGENT, agent.span, message).maybe_help(did_you_mean(near)));
+                report
+                    .push(Diagnostic::error(codes::UNKNOWN_AGENT, agent.span, message).maybe_help(did_you_mean(near)));
             }
         }
     }
 
     fn tool(&self, tool: &Spanned<Box<str>>, report: &mut Report<'_>) {
-        let written = self.around.tree.and_then(|tree| tree.get("tools")).is_some_and(|tools| tools.get(&tool.value).is_some());
+        let written =
+            self.around.tree.and_then(|tree| tree.get("tools")).is_some_and(|tools| tools.get(&tool.value).is_some());
         if self.callables.knows_tool(&tool.value) || written {
             return;
         }
         let message = format!("there is no tool `{}`", tool.value);
         let near = nearest(&tool.value, self.callables.tools.keys().map(|name| &**name));
-        let help = did_you_mean(near).unwrap_or_else(|| {
-            "declare it under `tools` in the pipeline or in `agents.yaml`".to_owned()
-        });
+        let help = did_you_mean(near)
+            .unwrap_or_else(|| "declare it under `tools` in the pipeline or in `agents.yaml`".to_owned());
         report.push(Diagnostic::error(codes::UNKNOWN_TOOL, tool.span, message).help(help));
     }
 
@@ -138,7 +139,8 @@ impl ActionCheck<'_> {
             if let ValueTemplate::Constant(constant) = &value.value {
                 let files = self.around.tree.and_then(|tree| super::report::node_at(tree, value.span));
                 for fault in input_check::faults(&param.schema, constant) {
-                    let span = files.map_or(value.span, |node| super::report::node_at_pointer(node, &fault.pointer).span);
+                    let span =
+                        files.map_or(value.span, |node| super::report::node_at_pointer(node, &fault.pointer).span);
                     let message = format!("parameter `{}` of `{}`: {}", name.value, callee.path, fault.message);
                     report.push(Diagnostic::error(codes::MISTYPED_PARAM, span, message).maybe_help(fault.help));
                 }

@@ -93,7 +93,8 @@ impl Checker<'_> {
             Some(path) => path.clone(),
             None => {
                 let candidates = paths::upwards(folder).flat_map(|folder| {
-                    AGENTS_FILES.map(|name| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") })
+                    AGENTS_FILES
+                        .map(|name| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") })
                 });
                 let path = candidates.into_iter().find(|path| self.loader.exists(path));
                 self.folders.insert(folder.to_owned(), path.clone());
@@ -155,7 +156,8 @@ fn same_names(catalogue: &Catalogue, report: &mut Report<'_>) {
     let mut seen: BTreeMap<&str, &model::Agent> = BTreeMap::new();
     for agent in catalogue.agents.values() {
         if let Some(first) = seen.get(&*agent.name.value) {
-            let message = format!("agents `{}` and `{}` have one name, `{}`", first.id.value, agent.id.value, agent.name.value);
+            let message =
+                format!("agents `{}` and `{}` have one name, `{}`", first.id.value, agent.id.value, agent.name.value);
             report.push(
                 Diagnostic::warning(codes::SAME_AGENT_NAME, agent.name.span, message)
                     .related(first.name.span, "the first one"),

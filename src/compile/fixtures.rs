@@ -4,9 +4,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use crate::diagnostic::{FileId, Span, Spanned};
-use crate::model::{
-    Action, Hooks, Limits, Pipeline, Priority, RunStep, ScriptSource, Step, Tool, ToolEffect,
-};
+use crate::model::{Action, Hooks, Limits, Pipeline, Priority, RunStep, ScriptSource, Step, Tool, ToolEffect};
 use crate::task::Shell;
 
 /// A name without a place.

@@ -63,7 +63,8 @@ pub struct InputReference {
 impl InputTemplate {
     /// Reads an input. `steps` are the ids of the blueprint, sorted.
     pub fn parse(input: &Value, steps: &[&str]) -> ParsedInput {
-        let mut parser = Parser { steps, references: Vec::new(), problems: Vec::new(), open: Vec::new(), unknown: BTreeSet::new() };
+        let mut parser =
+            Parser { steps, references: Vec::new(), problems: Vec::new(), open: Vec::new(), unknown: BTreeSet::new() };
         let root = parser.part(input, &mut String::new());
         let Parser { references, problems, open, .. } = parser;
         ParsedInput { template: Self { root }, references, problems, open }
@@ -267,18 +268,17 @@ impl Parser<'_> {
         }
         self.unknown.insert(told);
         let near = crate::diagnostic::nearest(name, self.steps.iter().copied());
-        let help = did_you_mean(near).unwrap_or_else(|| "an input reads the blueprint's own steps and nothing else".to_owned());
-        let problem = Problem::new(
-            codes::BLUEPRINT_UNKNOWN_STEP,
-            range,
-            format!("`{name}` is not a step of this blueprint"),
-        );
+        let help = did_you_mean(near)
+            .unwrap_or_else(|| "an input reads the blueprint's own steps and nothing else".to_owned());
+        let problem =
+            Problem::new(codes::BLUEPRINT_UNKNOWN_STEP, range, format!("`{name}` is not a step of this blueprint"));
         self.problems.push((pointer.to_owned(), problem.help(help)));
     }
 
     /// Turns each `#E1` outside `{{ }}` into a template, so that one engine fills everything in one pass.
     fn rewrite(&mut self, text: &str, pointer: &str) -> Rewritten {
-        let mut rewritten = Rewritten { source: String::with_capacity(text.len()), shifts: Vec::new(), evidence: Vec::new() };
+        let mut rewritten =
+            Rewritten { source: String::with_capacity(text.len()), shifts: Vec::new(), evidence: Vec::new() };
         let mut at = 0;
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
             let skip = if rest.starts_with("\\{{") {

@@ -54,7 +54,11 @@ pub fn check_input(tool: &Tool, input: &Value) -> Result<(), String> {
 impl Fault {
     /// Message, place and help in one line.
     pub fn in_words(&self) -> String {
-        let place = if self.pointer.is_empty() { String::new() } else { format!("`{}`: ", self.pointer.trim_start_matches('/')) };
+        let place = if self.pointer.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`: ", self.pointer.trim_start_matches('/'))
+        };
         match &self.help {
             Some(help) => format!("{place}{} ({help})", self.message),
             None => format!("{place}{}", self.message),
@@ -74,9 +78,7 @@ fn describe(error: &ValidationError<'_>, schema: &Value) -> Vec<Fault> {
         ValidationErrorKind::Type { kind } => {
             let wanted = match kind {
                 TypeKind::Single(kind) => kind.to_string(),
-                TypeKind::Multiple(kinds) => {
-                    kinds.iter().map(|kind| kind.to_string()).collect::<Vec<_>>().join(" or ")
-                }
+                TypeKind::Multiple(kinds) => kinds.iter().map(|kind| kind.to_string()).collect::<Vec<_>>().join(" or "),
             };
             vec![fault(format!("{} is not of type {wanted}", short(error.instance())))]
         }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::codes;
 use super::pipeline::{hooks, numbered, step_of};
 use super::report::{Report, did_you_mean};
-use super::scope::RESERVED;
 use super::sites::{self, Site, Spot};
 use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::expr::Reference;
@@ -176,7 +175,9 @@ impl<'a> Linker<'a, '_, '_> {
                 "depends" => format!("step `{}` waits for itself", id.value),
                 _ => format!("`{key}` of step `{}` names the step itself", id.value),
             };
-            self.report.push(Diagnostic::error(codes::SELF_REFERENCE, id.span, message).help("name another step, or leave it out"));
+            self.report.push(
+                Diagnostic::error(codes::SELF_REFERENCE, id.span, message).help("name another step, or leave it out"),
+            );
             return None;
         }
         self.check_order(from, found, id.span).then_some(found)
@@ -206,13 +207,10 @@ impl<'a> Linker<'a, '_, '_> {
         crate::diagnostic::nearest(name, names).map(str::to_owned)
     }
 
-    /// `as` gives a new name; it must not take the place of one that is there.
+    /// `as` gives a new name; it must not hide a step. The language's own names are `schema`'s to refuse.
     fn alias(&mut self, step: &Step) {
         let Some(alias) = step.fan.as_deref().and_then(Fan::alias) else { return };
-        if RESERVED.contains(&&*alias.value) {
-            let message = format!("`as: {}` hides a name of the language", alias.value);
-            self.report.push(Diagnostic::error(codes::HIDDEN_NAME, alias.span, message).help("give the item another name"));
-        } else if let Some(other) = self.builder.number(&alias.value).and_then(|number| step_of(self.pipeline, number)) {
+        if let Some(other) = self.builder.number(&alias.value).and_then(|number| step_of(self.pipeline, number)) {
             let message = format!("`as: {0}` hides the step `{0}`", alias.value);
             self.report.push(
                 Diagnostic::error(codes::HIDDEN_NAME, alias.span, message)
@@ -244,7 +242,13 @@ impl<'a> Linker<'a, '_, '_> {
         }
     }
 
-    fn step_reference(&mut self, owner: Owner<'a>, reference: &Reference, site: Site<'a>, waits: &mut Vec<(u32, Edge)>) {
+    fn step_reference(
+        &mut self,
+        owner: Owner<'a>,
+        reference: &Reference,
+        site: Site<'a>,
+        waits: &mut Vec<(u32, Edge)>,
+    ) {
         let root = reference.root();
         let hidden = match owner {
             Owner::Step(_, step) => is_local(step, root, site.spot),
@@ -259,7 +263,8 @@ impl<'a> Linker<'a, '_, '_> {
         let span = segment_span(self.report, site.span, reference, 0);
         if found == from {
             let field = reference.field(1).unwrap_or("outputs");
-            let message = format!("step `{}` reads its own `{field}`, which is not there before it has ended", step.id.value);
+            let message =
+                format!("step `{}` reads its own `{field}`, which is not there before it has ended", step.id.value);
             self.report.push(Diagnostic::error(codes::SELF_REFERENCE, span, message).help("read another step"));
             return;
         }

@@ -12,10 +12,14 @@ use crate::model::{Action, Limits, Pipeline, Step, Wait};
 use crate::time::format_duration;
 
 /// Adds all warnings, and the errors of limits above the settings' ceilings.
-pub fn lint(pipeline: &Pipeline, around: Surroundings<'_>, links: &Links, report: &mut Report<'_>) {
+///
+/// `faulty` says that there are errors already: what a misspelt name fails to read is then not called unused.
+pub fn lint(pipeline: &Pipeline, around: Surroundings<'_>, links: &Links, faulty: bool, report: &mut Report<'_>) {
     never_runs(pipeline, links, report);
     times(pipeline, around, links, report);
-    unused(pipeline, links, report);
+    if !faulty {
+        unused(pipeline, links, report);
+    }
     ceilings(pipeline, around, report);
     cycles_ceiling(pipeline, around, report);
     for hook in hooks(pipeline) {
@@ -163,7 +167,9 @@ fn unused(pipeline: &Pipeline, links: &Links, report: &mut Report<'_>) {
         let read = links.read.get(number as usize).copied().unwrap_or(true);
         let waited_for = || links.graph.dependants(number).next().is_some();
         let message = match &step.action {
-            Action::Transform(_) if !read && !waited_for() => format!("nothing reads what `{}` computes", step.id.value),
+            Action::Transform(_) if !read && !waited_for() => {
+                format!("nothing reads what `{}` computes", step.id.value)
+            }
             Action::Plan(_) if !read && !waited_for() => format!("nothing executes the plan of `{}`", step.id.value),
             _ => continue,
         };

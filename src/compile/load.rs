@@ -80,7 +80,9 @@ pub fn not_readable(path: &str, problem: &SourceProblem, span: Span) -> Diagnost
         | SourceProblem::Folder
         | SourceProblem::TooLarge { .. }
         | SourceProblem::NotUtf8 { .. }
-        | SourceProblem::Unreadable(_) => (codes::MISSING_FILE, "the path goes from the folder of the file that names it"),
+        | SourceProblem::Unreadable(_) => {
+            (codes::MISSING_FILE, "the path goes from the folder of the file that names it")
+        }
     };
     Diagnostic::error(code, span, format!("`{path}`: {problem}")).help(help)
 }

@@ -28,6 +28,8 @@ mod tools;
 mod typing;
 
 #[cfg(test)]
+mod checker_tests;
+#[cfg(test)]
 mod tests;
 
 pub use blueprint::{PlanRules, blueprint_from_answer};

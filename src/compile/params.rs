@@ -28,11 +28,16 @@ pub fn complete_params(
             continue;
         };
         if value.get(SECRET_KEY).is_none() {
-            problems.extend(faults(&param.schema, &value).into_iter().map(|fault| format!("parameter `{name}`: {}", fault.in_words())));
+            problems.extend(
+                faults(&param.schema, &value)
+                    .into_iter()
+                    .map(|fault| format!("parameter `{name}`: {}", fault.in_words())),
+            );
         }
         params.insert(name.to_string(), value);
     }
-    problems.extend(given.keys().map(|name| format!("`{name}` is not a parameter of `{}`", pipeline.pipeline.name.value)));
+    problems
+        .extend(given.keys().map(|name| format!("`{name}` is not a parameter of `{}`", pipeline.pipeline.name.value)));
     if problems.is_empty() { Ok(params) } else { Err(problems) }
 }
 

@@ -98,7 +98,8 @@ pub fn compile(
     let mut names = Names::new(&pipeline, &links.graph.index, &broken);
     let typing = typing::Typing { pipeline: &pipeline, around, plans: &plans };
     let outputs = typing.check(&mut names, &links, &mut report);
-    lint::lint(&pipeline, around, &links, &mut report);
+    let faulty = super::report::has_errors(diagnostics) || super::report::has_errors(&report.diagnostics);
+    lint::lint(&pipeline, around, &links, faulty, &mut report);
     callables.check_agent_tools(&pipeline, &mut report);
     diagnostics.append(&mut report.diagnostics);
     let graph = links.graph;
@@ -215,7 +216,8 @@ impl<'a> Callables<'a> {
         for agent in used.into_iter().filter_map(|name| self.agents.get(name)) {
             for tool in agent.tools.iter().flatten().chain(&agent.deny_tools) {
                 if !self.knows_tool(&tool.value) {
-                    let message = format!("agent `{}` lists the tool `{}`, which nobody declares", agent.id.value, tool.value);
+                    let message =
+                        format!("agent `{}` lists the tool `{}`, which nobody declares", agent.id.value, tool.value);
                     let near = crate::diagnostic::nearest(&tool.value, self.tools.keys().map(|name| &**name));
                     report.push(
                         Diagnostic::warning(codes::UNKNOWN_AGENT_TOOL, tool.span, message)
@@ -266,10 +268,15 @@ fn check_actions(
                 let rules = PlanRules::of(plan, &callables.tools, &callables.agents);
                 let known = |name: &str| {
                     callables.view.is_some_and(|view| view.unreadable || view.broken.contains(name))
-                        || plan.tools.iter().flatten().any(|tool| &*tool.value == name && !callables.tools.contains_key(name))
-                        || around.tree.and_then(|tree| tree.get("tools")).is_some_and(|tools| {
-                            tools.get(name).is_some() && !callables.tools.contains_key(name)
-                        })
+                        || plan
+                            .tools
+                            .iter()
+                            .flatten()
+                            .any(|tool| &*tool.value == name && !callables.tools.contains_key(name))
+                        || around
+                            .tree
+                            .and_then(|tree| tree.get("tools"))
+                            .is_some_and(|tools| tools.get(name).is_some() && !callables.tools.contains_key(name))
                 };
                 let compiled = blueprint::compile_static(blueprint, &rules, &known, around.tree, report);
                 plans.blueprints.insert(number, Arc::new(compiled));

@@ -12,7 +12,8 @@ pub fn check(pipeline: &Pipeline, report: &mut Report<'_>) {
             let Some(param) = pipeline.params.get(name) else {
                 let message = format!("profile `{profile_name}` sets the parameter `{name}`, which does not exist");
                 let near = nearest(name, pipeline.params.keys().map(|name| &**name));
-                report.push(Diagnostic::error(codes::UNKNOWN_PARAM, value.span, message).maybe_help(did_you_mean(near)));
+                report
+                    .push(Diagnostic::error(codes::UNKNOWN_PARAM, value.span, message).maybe_help(did_you_mean(near)));
                 continue;
             };
             for fault in input_check::faults(&param.schema, &value.value) {

@@ -50,9 +50,8 @@ pub fn node_at(node: &Node, span: Span) -> Option<&Node> {
     if node.span == span {
         return Some(node);
     }
-    let inside = |child: &&Node| {
-        child.span.file == span.file && child.span.start <= span.start && span.end <= child.span.end
-    };
+    let inside =
+        |child: &&Node| child.span.file == span.file && child.span.start <= span.start && span.end <= child.span.end;
     let entries = node.entries().iter().map(|entry| &entry.node);
     entries.chain(node.items()).filter(inside).find_map(|child| node_at(child, span))
 }

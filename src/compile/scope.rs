@@ -180,10 +180,3 @@ impl TypeNames for Scope<'_> {
         names
     }
 }
-
-/// Names that no step and no item may take: those of the language and those of CEL.
-pub const RESERVED: [&str; 29] = [
-    "params", "env", "run", "matrix", "secrets", "item", "input", "this", "true", "false", "null", "in", "as", "break",
-    "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package", "namespace", "return",
-    "var", "void", "while",
-];

@@ -235,7 +235,8 @@ fn check_text(site: Site<'_>, scope: &Scope<'_>, report: &mut Report<'_>) {
         && matches!(site.spot, Spot::Condition | Spot::Accept)
         && !matches!(kind, Type::Bool | Type::Any)
     {
-        let message = format!("{} must be of type `bool` (true or false), but this is of type `{kind}`", site.spot.words());
+        let message =
+            format!("{} must be of type `bool` (true or false), but this is of type `{kind}`", site.spot.words());
         report.push(
             Diagnostic::error(codes::NOT_BOOLEAN, site.span, message)
                 .help("compare it with something, such as `… > 0` or `… == \"yes\"`"),

@@ -47,6 +47,11 @@ impl Files {
         self.entries.get(file.0 as usize).map_or("", |entry| &entry.text)
     }
 
+    /// The text itself, to be kept elsewhere too.
+    pub fn shared_text(&self, file: FileId) -> Arc<str> {
+        self.entries.get(file.0 as usize).map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.text))
+    }
+
     /// How many texts there are.
     pub fn len(&self) -> usize {
         self.entries.len()

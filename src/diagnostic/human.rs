@@ -31,8 +31,15 @@ pub fn render_human(files: &Files, diagnostics: &[Diagnostic], colour: bool) -> 
     let mut output = String::new();
     for one in tidy(files, diagnostics, &mut places) {
         header(&mut output, &one, colour);
-        output.push_str(&snippet(&one, &mut places, colour));
-        output.push_str("\n\n");
+        // A file that is empty or was not read has no line to show.
+        let (source, footer) = if files.text(one.span.file).is_empty() {
+            (String::new(), one.help.as_deref().map(visible))
+        } else {
+            snippet(&one, &mut places, colour)
+        };
+        output.push_str(&source);
+        footnotes(&mut output, &one, footer.as_deref(), colour);
+        output.push('\n');
     }
     output
 }
@@ -51,7 +58,8 @@ fn header(output: &mut String, one: &Finding<'_>, colour: bool) {
         writeln!(output, "{bold}{path}:{line}:{column}:{end} {paint}{name}[{}]{end}: {bold}{message}{end}", one.code);
 }
 
-fn snippet(one: &Finding<'_>, places: &mut Places<'_>, colour: bool) -> String {
+/// The line with the span underlined, and the help if it was too long to stand there.
+fn snippet(one: &Finding<'_>, places: &mut Places<'_>, colour: bool) -> (String, Option<String>) {
     let (line, line_start) = places.line(one.span.file, one.span.start as usize);
     let start = (one.span.start as usize).saturating_sub(line_start).min(line.len());
     let end = (one.span.end as usize).saturating_sub(line_start).clamp(start, line.len());
@@ -66,22 +74,26 @@ fn snippet(one: &Finding<'_>, places: &mut Places<'_>, colour: bool) -> String {
     let annotation = AnnotationKind::Primary.span(range).label(label);
     let source = Snippet::source(shown).line_start(one.place.line as usize).annotation(annotation);
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-    let mut output = renderer.render(&[Group::with_level(level).element(source)]);
+    let text = renderer.render(&[Group::with_level(level).element(source)]);
+    (format!("{text}\n"), footer)
+}
+
+/// What stands under the line: the help, other places, and the page of the code.
+fn footnotes(output: &mut String, one: &Finding<'_>, help: Option<&str>, colour: bool) {
     let gutter = " ".repeat(one.place.line.to_string().len() + 1);
     let (paint, end) = if colour { ("\u{1b}[1;94m", "\u{1b}[0m") } else { ("", "") };
     let mut footnote = |name: &str, text: &str| {
         // Writing to a string cannot fail.
-        let _ = write!(output, "\n{gutter}{paint}={end} {name}: {text}");
+        let _ = writeln!(output, "{gutter}{paint}={end} {name}: {text}");
     };
-    if let Some(footer) = footer {
-        footnote("help", &footer);
+    if let Some(help) = help {
+        footnote("help", help);
     }
     for related in &one.related {
         let (path, place) = (visible(related.path), related.place);
         footnote("note", &format!("{path}:{}:{}: {}", place.line, place.column, visible(&related.message)));
     }
     footnote("docs", &one.page());
-    output
 }
 
 /// The part of a line around a span, with an ellipsis where it was cut, and the span's range in it.
@@ -195,10 +207,10 @@ a.yaml:1:10: warning[TOL0601]: x
         let mut files = Files::default();
         let empty = files.add("empty.yaml", "".into());
         let block = files.add("block.yaml", "\u{feff}a: |\r\n  x\r\n  y\r\n".into());
-        for file in [empty, block] {
+        for (file, help) in [(empty, "= help: do"), (block, "^ do")] {
             let whole = crate::diagnostic::Span { file, start: 0, end: 4_000 };
             let text = render_human(&files, &[Diagnostic::error("TOL0003", whole, "z").help("do")], false);
-            assert!(text.contains(":1:1: error[TOL0003]: z\n") && text.contains("^ do"), "{text}");
+            assert!(text.contains(":1:1: error[TOL0003]: z\n") && text.contains(help), "{text}");
         }
     }
 }

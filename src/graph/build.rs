@@ -37,7 +37,7 @@ impl GraphBuilder {
 
     /// Adds what one step waits for. Two arrows from the same dependency become one: a declared one stays declared,
     /// and one that reads the status still does. Arrows from a step to itself are left out.
-    pub fn wait_for(&mut self, step: u32, dependencies: &mut Vec<(u32, Edge)>) {
+    pub fn wait_for(&mut self, step: u32, dependencies: &mut [(u32, Edge)]) {
         dependencies.sort_by_key(|(from, edge)| (*from, edge.source));
         let mut last: Option<(u32, Edge)> = None;
         for &(from, edge) in dependencies.iter() {

@@ -92,7 +92,8 @@ impl StepGraph {
         }
         let mut weights = vec![1u32; order.len()];
         for &step in order.iter().rev() {
-            let behind = self.dependants(step).filter_map(|next| weights.get(next as usize)).max().copied().unwrap_or(0);
+            let behind =
+                self.dependants(step).filter_map(|next| weights.get(next as usize)).max().copied().unwrap_or(0);
             if let Some(weight) = weights.get_mut(step as usize) {
                 *weight = behind + 1;
             }
@@ -103,9 +104,8 @@ impl StepGraph {
     /// The steps of one longest way through the graph, from a start to an end; empty if there is a cycle.
     pub fn critical_path(&self) -> Vec<u32> {
         let weight = |step: u32| self.critical.get(step as usize).copied().unwrap_or(0);
-        let pick = |steps: &mut dyn Iterator<Item = u32>| {
-            steps.max_by_key(|step| (weight(*step), std::cmp::Reverse(*step)))
-        };
+        let pick =
+            |steps: &mut dyn Iterator<Item = u32>| steps.max_by_key(|step| (weight(*step), std::cmp::Reverse(*step)));
         let mut path = Vec::new();
         let mut next = pick(&mut (0..self.critical.len() as u32));
         while let Some(step) = next {
@@ -164,7 +164,7 @@ mod tests {
         let mut builder = GraphBuilder::new(vec!["a".into(), "b".into()], 2);
         let read = Edge { source: EdgeSource::Referenced, reads_status: true };
         let declared = Edge { source: EdgeSource::Declared, reads_status: false };
-        builder.wait_for(1, &mut vec![(0, read), (0, declared), (0, read)]);
+        builder.wait_for(1, &mut [(0, read), (0, declared), (0, read)]);
         let graph = builder.finish();
         let edges: Vec<_> = graph.dependencies(1).collect();
         assert_eq!(edges, [(0, Edge { source: EdgeSource::Declared, reads_status: true })]);
@@ -179,7 +179,7 @@ mod tests {
             let edge = Edge { source: EdgeSource::Declared, reads_status: false };
             for step in 0..count {
                 let before = if step == 0 { if ring { count - 1 } else { continue } } else { step - 1 };
-                builder.wait_for(step, &mut vec![(before, edge)]);
+                builder.wait_for(step, &mut [(before, edge)]);
             }
             let graph = builder.finish();
             assert_eq!(graph.cycles().len(), usize::from(ring));

@@ -99,11 +99,17 @@ impl Writer {
             return Err(JournalError::NoSuchRun { run: run.clone(), file: self.file.clone() });
         };
         let head = |row: &rusqlite::Row<'_>| {
-            Ok(Head { number: stored.number, next_seq: unsigned(row, 0)?, row: row.get(1)?, fresh: false })
+            Ok(Head {
+                number: stored.number,
+                next_seq: unsigned(row, 0)?,
+                position: unsigned(row, 1)?,
+                row: row.get(2)?,
+                fresh: false,
+            })
         };
         let head = self
             .connection
-            .prepare_cached("SELECT next_seq, row FROM heads WHERE run = ?1")
+            .prepare_cached("SELECT next_seq, position, row FROM heads WHERE run = ?1")
             .and_then(|mut statement| statement.query_row([stored.number], head).optional())
             .map_err(|error| self.sqlite(&error))?;
         head.ok_or_else(|| JournalError::corrupt(&self.file, format!("nothing says where run {run} ends")))
@@ -129,7 +135,7 @@ impl Writer {
         };
         match write().map_err(|error| self.sqlite(&error))? {
             Some(number) => {
-                let head = Head { number, next_seq: first_seq, row: chain::root(run), fresh: true };
+                let head = Head { number, next_seq: first_seq, position: 0, row: chain::root(run), fresh: true };
                 self.runs.insert(run.clone(), Known::At(head));
                 Ok(())
             }
@@ -153,8 +159,9 @@ impl Writer {
             return Ok(());
         }
         let connection = &self.connection;
+        let last = if rows.sealed.is_empty() { head.position } else { open.at.position + rows.sealed.len() as u64 };
         let write = |open: &mut Open| -> rusqlite::Result<bool> {
-            let last = signed(open.at.position + rows.sealed.len() as u64);
+            let last = signed(last);
             let next = signed(rows.next_seq);
             if head.fresh {
                 let sql = "INSERT INTO heads (run, next_seq, position, state, row) VALUES (?1, ?2, ?3, x'', ?4)";
@@ -168,12 +175,15 @@ impl Writer {
                 }
             }
             let mut insert = connection.prepare_cached(
-                "INSERT INTO log (position, run, first_seq, count, bodies, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO log (position, previous, run, first_seq, count, bodies, checksum) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?;
+            let mut previous = signed(head.position);
             for row in &rows.sealed {
                 open.at.position += 1;
                 let (position, first_seq, count) = (signed(open.at.position), signed(row.first_seq), signed(row.count));
-                insert.execute(params![position, head.number, first_seq, count, row.packed, row.sum])?;
+                insert.execute(params![position, previous, head.number, first_seq, count, row.packed, row.sum])?;
+                previous = position;
                 open.at.row = row.sum;
                 open.added.extend_from_slice(&row.sum);
             }
@@ -183,7 +193,7 @@ impl Writer {
             let what = format!("its log does not end before event {} any more", head.next_seq);
             return Err(JournalError::Fenced { run: run.clone(), file: self.file.clone(), what });
         }
-        let head = Head { number: head.number, next_seq: rows.next_seq, row: rows.sum, fresh: false };
+        let head = Head { number: head.number, next_seq: rows.next_seq, position: last, row: rows.sum, fresh: false };
         match self.runs.get_mut(run) {
             Some(known) => *known = Known::At(head),
             None => {

@@ -137,14 +137,14 @@ fn damage_each(layout: Layout, file: &str, step: usize, damage: impl Fn(&mut Vec
     }
 }
 
-fn flip(bytes: &mut Vec<u8>, offset: usize) {
+fn flip_bit(bytes: &mut [u8], offset: usize) {
     bytes[offset] ^= 1 << (offset % 7);
 }
 
 #[test]
 fn a_flipped_bit_in_the_database_is_told() {
-    damage_each(Layout::Database, "journal.db", 53, flip);
-    damage_each(Layout::Both, "journal.db", 157, flip);
+    damage_each(Layout::Database, "journal.db", 53, |bytes, offset| flip_bit(bytes, offset));
+    damage_each(Layout::Both, "journal.db", 157, |bytes, offset| flip_bit(bytes, offset));
 }
 
 #[test]
@@ -165,8 +165,8 @@ fn a_flipped_bit_in_the_head_of_a_page_is_told() {
 
 #[test]
 fn a_flipped_bit_in_the_write_ahead_log_is_told() {
-    damage_each(Layout::Log, "journal.db-wal", 1999, flip);
-    damage_each(Layout::Both, "journal.db-wal", 997, flip);
+    damage_each(Layout::Log, "journal.db-wal", 1999, |bytes, offset| flip_bit(bytes, offset));
+    damage_each(Layout::Both, "journal.db-wal", 997, |bytes, offset| flip_bit(bytes, offset));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_cut_file_is_told() {
 
 #[test]
 fn a_damaged_mark_is_told_or_survived() {
-    damage_each(Layout::Both, "high-water", 3, flip);
+    damage_each(Layout::Both, "high-water", 3, |bytes, offset| flip_bit(bytes, offset));
     damage_each(Layout::Both, "high-water", 31, Vec::truncate);
 }
 

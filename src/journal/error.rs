@@ -47,7 +47,7 @@ pub enum JournalError {
         supported: i64,
     },
     /// The disk refused: full, read-only, no permission, or failing.
-    #[error("{}: the journal cannot be written or read: {what}; free or repair the disk, then `tol resume` the runs", file.display())]
+    #[error("{}: the journal cannot be written or read: {what}; see that the folder is writable and the disk neither full nor failing, then `tol resume` the runs", file.display())]
     Disk {
         /// The file at which it happened.
         file: PathBuf,

@@ -69,6 +69,9 @@ impl StateFolder {
             return Ok(());
         }
         fs::create_dir_all(&self.root)?;
+        // What is acknowledged later must not go with the folder's name in a power cut.
+        let parent = self.root.parent().filter(|parent| !parent.as_os_str().is_empty());
+        fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         fs::File::create(ignore)?.write_all(b"*\n")
     }
 }

@@ -4,7 +4,7 @@
 //! shorter history. The mark is written after each commit and before anyone hears of it. It is not synced each time:
 //! after a power cut it may lag behind the database, which is harmless, but it is never ahead of it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -93,14 +93,17 @@ impl Mark {
         }
     }
 
-    /// Creates the mark, or sets it whatever it said before, and makes it durable.
+    /// Creates the mark, or sets it whatever it said before; its bytes are durable, its name is when the folder is
+    /// synced. Nobody ever meets half of it.
     pub(crate) fn set(path: &Path, point: &Point) -> Result<Self, JournalError> {
+        let fresh = path.with_extension("new");
         let write = || -> io::Result<File> {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&fresh)?;
             for slot in 0..SLOTS {
                 file.write_all_at(&point.encode(), (slot * SLOT_BYTES) as u64)?;
             }
             file.sync_data()?;
+            fs::rename(&fresh, path)?;
             Ok(file)
         };
         let file = write().map_err(|error| JournalError::disk(path, "write the high-water mark", &error))?;

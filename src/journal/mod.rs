@@ -30,6 +30,8 @@ mod corruption_tests;
 #[cfg(test)]
 mod process_tests;
 #[cfg(test)]
+mod speed_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::JournalError;

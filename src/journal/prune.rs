@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::id::RunId;
 use crate::journal::create::signed;
@@ -75,7 +75,16 @@ fn remove(connection: &Connection, number: i64, run: &RunId) -> rusqlite::Result
     if connection.prepare_cached(sql)?.execute(params![number, run.as_str()])? != 1 {
         return Ok(false);
     }
-    connection.prepare_cached("DELETE FROM log WHERE run = ?1")?.execute([number])?;
+    let mut last: Option<i64> = connection
+        .prepare_cached("SELECT position FROM heads WHERE run = ?1")?
+        .query_row([number], |row| row.get(0))
+        .optional()?;
+    while let Some(position) = last {
+        last = connection
+            .prepare_cached("DELETE FROM log WHERE position = ?1 AND run = ?2 RETURNING previous")?
+            .query_row([position, number], |row| row.get(0))
+            .optional()?;
+    }
     connection.prepare_cached("DELETE FROM heads WHERE run = ?1")?.execute([number])?;
     connection.prepare_cached("DELETE FROM commands WHERE run = ?1")?.execute([number])?;
     Ok(true)

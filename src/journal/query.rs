@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use crate::id::RunId;
 use crate::journal::chain::{self, Sum};
-use crate::journal::create::unsigned;
+use crate::journal::create::{signed, unsigned};
 use crate::journal::error::JournalError;
 use crate::journal::folder::StateFolder;
 use crate::journal::owner;
@@ -27,7 +27,8 @@ pub(crate) struct Reader<'a> {
 
 /// One row of a log.
 struct LogRow {
-    position: u64,
+    previous: u64,
+    run: i64,
     first_seq: u64,
     count: u64,
     packed: Vec<u8>,
@@ -62,12 +63,11 @@ impl Reader<'_> {
         let Some((next_seq, last, sum)) = head else {
             return Err(self.corrupt(format!("nothing says where the log of run {run} ends")));
         };
-        let rows = self.log_rows(stored.number).map_err(|error| self.sqlite(&error))?;
+        let rows = self.log_rows(run, stored.number, last)?;
 
         let mut records = Vec::new();
         let mut next = rows.first().map_or(next_seq, |row| row.first_seq);
         let mut before = chain::root(run);
-        let mut position = None;
         for row in rows {
             if row.first_seq != next {
                 let gap = format!("run {run}: event {next} is missing, {} comes instead", row.first_seq);
@@ -83,28 +83,42 @@ impl Reader<'_> {
                 next += 1;
             }
             before = row.sum;
-            position = Some(row.position);
         }
-        if next != next_seq || before != sum || position.is_some_and(|position| position != last) {
+        if next != next_seq || before != sum {
             let what = format!("run {run}: the log ends before event {next}, but it was written up to {next_seq}");
             return Err(self.corrupt(what));
         }
         Ok(records)
     }
 
-    fn log_rows(&self, number: i64) -> rusqlite::Result<Vec<LogRow>> {
-        let sql = "SELECT position, first_seq, count, bodies, checksum FROM log WHERE run = ?1 ORDER BY first_seq";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let rows = statement.query_map([number], |row| {
+    /// The rows of a run in order, found backwards from its last one.
+    fn log_rows(&self, run: &RunId, number: i64, last: u64) -> Result<Vec<LogRow>, JournalError> {
+        let read = |row: &rusqlite::Row<'_>| {
             Ok(LogRow {
-                position: unsigned(row, 0)?,
-                first_seq: unsigned(row, 1)?,
-                count: unsigned(row, 2)?,
-                packed: row.get(3)?,
-                sum: row.get(4)?,
+                previous: unsigned(row, 0)?,
+                run: row.get(1)?,
+                first_seq: unsigned(row, 2)?,
+                count: unsigned(row, 3)?,
+                packed: row.get(4)?,
+                sum: row.get(5)?,
             })
-        })?;
-        rows.collect()
+        };
+        let sql = "SELECT previous, run, first_seq, count, bodies, checksum FROM log WHERE position = ?1";
+        let mut statement = self.connection.prepare_cached(sql).map_err(|error| self.sqlite(&error))?;
+        let mut rows = Vec::new();
+        let mut position = last;
+        while position != 0 {
+            let row = statement.query_row([signed(position)], read).optional().map_err(|error| self.sqlite(&error))?;
+            // Positions only grow, so that the walk ends whatever a damaged row says.
+            let row = row.filter(|row| row.run == number && row.previous < position);
+            let row = row.ok_or_else(|| {
+                self.corrupt(format!("run {run}: its row at position {position} of the log is missing or another's"))
+            })?;
+            position = row.previous;
+            rows.push(row);
+        }
+        rows.reverse();
+        Ok(rows)
     }
 
     pub(crate) fn definition(&self, hash: &str) -> Result<Option<Vec<u8>>, JournalError> {

@@ -28,7 +28,8 @@ pub fn list_folder(folder: &Path) -> Listed {
             }
         };
         for entry in entries {
-            let (entry, file_type) = match entry.and_then(|entry| entry.file_type().map(|file_type| (entry, file_type))) {
+            let (entry, file_type) = match entry.and_then(|entry| entry.file_type().map(|file_type| (entry, file_type)))
+            {
                 Ok(found) => found,
                 Err(error) => {
                     listed.unreadable.push((folder.clone(), error.to_string()));
@@ -73,7 +74,9 @@ mod tests {
         for path in ["a/b", ".git", ".tol", ".hidden", "x.yaml"] {
             std::fs::create_dir_all(top.join(path)).expect("a folder");
         }
-        for path in ["1.yaml", "2.yml", "3.txt", "a/b/4.yaml", ".git/5.yaml", ".tol/6.yaml", ".hidden/7.yaml", "x.yaml/8.yaml"] {
+        for path in
+            ["1.yaml", "2.yml", "3.txt", "a/b/4.yaml", ".git/5.yaml", ".tol/6.yaml", ".hidden/7.yaml", "x.yaml/8.yaml"]
+        {
             std::fs::write(top.join(path), "").expect("a file");
         }
         symlink(".", top.join("a/again")).expect("a link");
@@ -83,8 +86,7 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(top.join("socket.yaml")).expect("a socket");
         let listed = list_folder(top);
         let names: Vec<_> = listed.files.iter().filter_map(|path| path.strip_prefix(top).ok()?.to_str()).collect();
-        let expect =
-            [".hidden/7.yaml", "1.yaml", "2.yml", "a/b/4.yaml", "a/linked.yaml", "gone.yaml", "x.yaml/8.yaml"];
+        let expect = [".hidden/7.yaml", "1.yaml", "2.yml", "a/b/4.yaml", "a/linked.yaml", "gone.yaml", "x.yaml/8.yaml"];
         assert_eq!(names, expect);
         assert_eq!(listed.unreadable, []);
         assert_eq!(list_folder(&top.join("none")).unreadable.len(), 1);

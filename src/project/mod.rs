@@ -8,4 +8,4 @@ mod sources;
 pub use glob::{expand_glob, is_glob};
 pub use list::{Listed, list_folder};
 pub use root::find_root;
-pub use sources::FolderSources;
+pub use sources::{FolderSources, text_of};

@@ -76,7 +76,10 @@ impl Sources for FolderSources {
 }
 
 /// Bytes as a text.
-fn text_of(bytes: &[u8]) -> Result<Arc<str>, SourceProblem> {
+///
+/// # Errors
+/// Where they are not UTF-8.
+pub fn text_of(bytes: &[u8]) -> Result<Arc<str>, SourceProblem> {
     match yaml::decode(bytes) {
         Ok(text) => Ok(Arc::from(text)),
         Err(offset) => Err(SourceProblem::NotUtf8 { offset, text: Arc::from(yaml::lossy(bytes)) }),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::scheduler::{About, Note, RunStatus, State, StepStatus};
+use crate::scheduler::{About, Body, Note, RunStatus, State, StepStatus};
 use crate::time::format_duration;
 
 /// One line about a note: `fetch: succeeded (attempt 2)`; none for what people need not see.
@@ -56,7 +56,7 @@ pub fn summary_text(state: &State) -> String {
     }
     let _ = writeln!(text, "\nrun {}", state.run);
     let mut counts = [0u64; 4];
-    for scope in state.scopes.iter().filter(|scope| !scope.superseded) {
+    for scope in state.scopes.iter().filter(|scope| !scope.superseded && !matches!(scope.body, Body::Hooks { .. })) {
         for (step, entry) in scope.steps.iter().enumerate() {
             let unit = &entry.unit;
             match unit.status {

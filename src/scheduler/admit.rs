@@ -108,6 +108,7 @@ fn decide(
     // The first decision stands: the same again changes nothing, a contrary one is refused.
     if approve.is_some() && at.status.is_final() {
         let before = match at.status {
+            _ if at.fallback => None,
             StepStatus::Succeeded => Some(Decision::Approved),
             StepStatus::Failed if at.outputs.is_some() => Some(Decision::Rejected),
             _ => None,

@@ -188,6 +188,7 @@ impl State {
             })
             .collect();
         self.unit_mut(key).status = StepStatus::Running;
+        self.arm_deadline(key);
         self.open_scope_of_calls(key, blueprint, &done);
     }
 

@@ -43,7 +43,10 @@ impl State {
     pub fn new(program: Arc<Program>, accepted: Arc<Accepted>, at: Timestamp) -> Self {
         let limits = program.root.limits();
         let file = limits.max_parallel.or(program.settings.engine.max_parallel);
-        let max_parallel = accepted.options.max_parallel.or(file).unwrap_or(DEFAULT_MAX_PARALLEL).max(1);
+        // What the whole process may have at work bounds each of its runs, too.
+        let workers = program.settings.engine.workers.unwrap_or(u32::MAX);
+        let asked = accepted.options.max_parallel.or(file).unwrap_or(DEFAULT_MAX_PARALLEL);
+        let max_parallel = asked.min(workers).max(1);
         Self {
             run: accepted.run.clone(),
             program,
@@ -134,7 +137,12 @@ impl State {
         let other = self.ready.iter().copied().find(|key| self.affordable(key.unit));
         if other.is_none() && self.tokens_reserved == 0 && self.running == 0 {
             let limit = self.exhausted_limit();
-            self.stop_run(StopReason::Budget(limit));
+            self.stop_run(StopReason::Budget(limit.clone()));
+            // What must run although the run ends (`finally`, hooks) is not cancelled by that.
+            for key in self.ready.iter().map(|key| key.unit).collect::<Vec<_>>() {
+                let words = format!("the run's limit `{limit}` is reached");
+                self.give_up(key, Failure::new(ErrorClass::Budget, words));
+            }
         }
         other
     }
@@ -174,6 +182,7 @@ impl State {
                 self.succeeded(key, outputs.clone());
             }
             (None, Outcome::Failed { failure, .. }) => self.attempt_failed(key, failure.clone(), draw),
+            (None, Outcome::Stopped) if self.retry_of(key).is_some_and(|retry| retry.never) => self.becomes_unknown(key),
             (None, Outcome::Stopped) => {
                 // Nobody asked for it here: the worker went away by itself.
                 self.attempt_failed(key, Failure::transient("the worker stopped in the middle"), draw);
@@ -190,7 +199,7 @@ impl State {
             match kind {
                 TimerKind::Run => self.stop_run(StopReason::TimedOut),
                 TimerKind::Deadline => self.deadline_over(key),
-                TimerKind::AttemptDeadline => self.stop_unit(key, StopReason::AttemptTimeout, false),
+                TimerKind::AttemptDeadline => self.attempt_over(key),
                 TimerKind::Retry => self.pause_over(key),
                 TimerKind::Wait => self.wait_over(key),
             }
@@ -215,10 +224,11 @@ impl State {
         let unit = self.unit_mut(key);
         unit.more_mut().reason = Some(format!("settled by {by}"));
         match settlement {
-            Settlement::Succeeded => self.succeeded(key, Arc::new(serde_json::json!({}))),
+            Settlement::Succeeded => self.end_unit(key, StepStatus::Succeeded, Some(Arc::new(serde_json::json!({})))),
             Settlement::Failed => self.give_up(key, Failure::permanent(format!("settled as failed by {by}"))),
             Settlement::Retry => {
-                unit.status = StepStatus::Pending;
+                self.disarm(key);
+                self.unit_mut(key).status = StepStatus::Pending;
                 self.enqueue(key);
             }
         }
@@ -237,19 +247,26 @@ impl State {
                 // The stop has come true by the death of the process.
                 Some(reason) => self.stopped(key, reason, 0.0),
                 None if never && !recorded => {
-                    self.unit_mut(key).attempt -= 1;
+                    // Nothing was started. A fallback's hand-outs are not counted.
+                    let unit = self.unit_mut(key);
+                    unit.attempt = unit.attempt.saturating_sub(u32::from(!unit.fallback));
+                    unit.status = StepStatus::Pending;
                     self.enqueue(key);
                 }
-                None if never => {
-                    let unit = self.unit_mut(key);
-                    unit.status = StepStatus::Unknown;
-                    unit.more_mut().reason =
-                        Some("its process died in the middle, and it must not run twice".to_owned());
-                    self.note(key, None);
+                None if never => self.becomes_unknown(key),
+                None => {
+                    self.unit_mut(key).status = StepStatus::Pending;
+                    self.enqueue(key);
                 }
-                None => self.enqueue(key),
             }
         }
+    }
+
+    fn becomes_unknown(&mut self, key: UnitKey) {
+        let unit = self.unit_mut(key);
+        unit.status = StepStatus::Unknown;
+        unit.more_mut().reason = Some("its process died in the middle, and it must not run twice".to_owned());
+        self.note(key, None);
     }
 
     fn handed_out(&self) -> Vec<UnitKey> {
@@ -292,7 +309,6 @@ impl State {
         let token = self.next_token;
         self.next_token += 1;
         let now = self.now;
-        let attempt_timeout = self.attempt_timeout_of(key);
         let never = self.retry_of(key).is_some_and(|retry| retry.never);
         let first = self.unit(key).is_some_and(|unit| unit.attempt == 0);
         if first {
@@ -312,11 +328,7 @@ impl State {
         }
         self.out += 1;
         self.running += u32::from(slot);
-        if let Some(length) = attempt_timeout {
-            let at = now.plus(length);
-            self.unit_mut(key).more_mut().attempt_deadline = Some(at);
-            self.timers.insert((at, key, TimerKind::AttemptDeadline));
-        }
+        self.arm_attempt(key);
         self.reserve(key);
         let token = LeaseToken(token);
         let effect =
@@ -330,12 +342,9 @@ impl State {
         let unit = self.unit_mut(key);
         let slot = std::mem::take(&mut unit.holds_slot);
         unit.token = 0;
-        let attempt_deadline = unit.more.as_deref_mut().and_then(|more| more.attempt_deadline.take());
         self.out = self.out.saturating_sub(1);
         self.running -= u32::from(slot);
-        if let Some(at) = attempt_deadline {
-            self.timers.remove(&(at, key, TimerKind::AttemptDeadline));
-        }
+        self.disarm_attempt(key);
         self.settle_usage(key, usage);
     }
 

@@ -22,7 +22,7 @@ pub use event::{EVENT_VERSION, Accepted, Decision, Event, Input, Options, Reject
 pub use preview::preview;
 pub use prepare::{CacheUse, Prepared, PreparedWork, prepare};
 pub use state::{
-    About, Body, Effect, FanState, Note, Phase, Scope, ScopeId, Stage, State, StepState, StopReason, SynthesizeState,
+    About, Body, Effect, FanState, HookKind, Note, Phase, Scope, ScopeId, Stage, State, StepState, StopReason, SynthesizeState,
     TimerKind, UnitKey, UnitState,
 };
 pub use status::{RunStatus, StepStatus, Verdict};

@@ -192,7 +192,7 @@ impl State {
                 self.scope_mut(scope).phase = Phase::Hooks;
                 self.scope_closed(scope);
             }
-            (Body::Pipeline, Phase::Main) if first_finally < count && !self.stopping_now => {
+            (Body::Pipeline, Phase::Main) if first_finally < count => {
                 let entry = self.scope_mut(scope);
                 entry.phase = Phase::Finally;
                 entry.open = count - first_finally;
@@ -207,14 +207,19 @@ impl State {
         self.scope_mut(scope).phase = Phase::Hooks;
         let entry = self.scope(scope);
         let hooks = &entry.pipeline.pipeline.hooks;
+        let has_hooks = !hooks.success.is_empty() || !hooks.failure.is_empty();
         let (kind, length) = match (&entry.halted, entry.failed) {
-            (Some(StopReason::Cancelled), _) => (HookKind::Cancel, hooks.cancel.len()),
+            // A child may be halted without a failure of its own.
+            (Some(StopReason::Cancelled), _) | (Some(StopReason::FailFast | StopReason::Replan), None) => {
+                (HookKind::Cancel, hooks.cancel.len())
+            }
             (Some(StopReason::TimedOut | StopReason::Budget(_) | StopReason::StepTimeout), _) | (_, Some(_)) => {
                 (HookKind::Failure, hooks.failure.len())
             }
-            (Some(StopReason::FailFast | StopReason::AttemptTimeout | StopReason::Replan) | None, None) => {
-                (HookKind::Success, hooks.success.len())
+            (Some(StopReason::AttemptTimeout) | None, None) if has_hooks && self.pipeline_outputs(scope).is_err() => {
+                (HookKind::Failure, hooks.failure.len())
             }
+            (Some(StopReason::AttemptTimeout) | None, None) => (HookKind::Success, hooks.success.len()),
         };
         let list: Arc<[(HookKind, u32)]> = (0..length as u32)
             .map(|number| (kind, number))
@@ -269,6 +274,7 @@ impl State {
     }
 
     fn child_closed(&mut self, parent: UnitKey, scope: ScopeId) {
+        self.disarm_attempt(parent);
         if let Some(reason) = self.unit(parent).and_then(|unit| unit.stop().cloned()) {
             return self.stopped(parent, reason, self.draw);
         }
@@ -405,6 +411,11 @@ impl State {
     /// Ends the run before its steps do.
     pub(super) fn stop_run(&mut self, reason: StopReason) {
         if self.verdict.is_some() {
+            return;
+        }
+        let hooks_run = self.scope(0).phase == Phase::Hooks;
+        if hooks_run && reason != StopReason::Cancelled {
+            // All steps have ended, and the hooks of that outcome have begun.
             return;
         }
         let reason = self.stopping.get_or_insert(reason).clone();

@@ -12,6 +12,9 @@ use crate::graph::StepGraph;
 use crate::model::{Action, Condition, Fan, OnError, Retry, Step};
 use crate::task::{ErrorClass, Failure};
 
+/// Why an item was not started.
+const ANOTHER_ITEM: &str = "another item had failed";
+
 /// Keeps the definition of a unit at hand while the state changes.
 #[derive(Clone)]
 pub(super) struct Definition {
@@ -187,6 +190,9 @@ impl State {
     /// The dependency that keeps a step from running, in words.
     fn blocked_by(&self, scope: ScopeId, step: u32) -> Option<String> {
         let entry = self.scope(scope);
+        if step >= entry.first_finally() {
+            return None;
+        }
         let blueprint = matches!(entry.body, Body::Blueprint(_));
         let mut worst: Option<(u32, &'static str)> = None;
         for (dependency, edge) in entry.graph()?.dependencies(step) {
@@ -238,6 +244,7 @@ impl State {
         let step = &mut self.scope_mut(key.scope).steps[key.step as usize];
         step.unit.status = StepStatus::Running;
         step.unit.started_at = now;
+        step.unit.attempt = 1;
         step.fan = Some(Box::new(state));
         self.note(key, None);
         if empty {
@@ -305,11 +312,35 @@ impl State {
         }
         if bad && tolerates {
             self.degrade("failure_tolerated");
+        } else if bad {
+            self.cancel_queued_items(whole);
         }
         self.fan_fill(whole);
         let Some(fan) = self.scope(key.scope).steps[key.step as usize].fan.as_deref() else { return };
         if fan.in_flight == 0 {
             self.fan_ended(whole);
+        }
+    }
+
+    /// Items that wait for their first slot start no more.
+    fn cancel_queued_items(&mut self, whole: UnitKey) {
+        let Some(fan) = self.scope(whole.scope).steps[whole.step as usize].fan.as_deref() else { return };
+        let queued: Vec<u32> = (0..fan.next)
+            .filter(|item| {
+                let unit = &fan.items[*item as usize];
+                unit.status == StepStatus::Pending && unit.attempt == 0 && !unit.fallback
+            })
+            .collect();
+        for item in queued {
+            let key = UnitKey { item, ..whole };
+            self.dequeue(key);
+            let unit = self.unit_mut(key);
+            unit.status = StepStatus::Cancelled;
+            unit.more_mut().reason = Some(ANOTHER_ITEM.to_owned());
+            if let Some(fan) = self.scope_mut(whole.scope).steps[whole.step as usize].fan.as_deref_mut() {
+                fan.in_flight = fan.in_flight.saturating_sub(1);
+                fan.ended += 1;
+            }
         }
     }
 
@@ -325,7 +356,7 @@ impl State {
         for (number, item) in fan.items.iter_mut().enumerate() {
             if item.status == StepStatus::Pending {
                 item.status = StepStatus::Cancelled;
-                item.more_mut().reason = Some("another item had failed".to_owned());
+                item.more_mut().reason = Some(ANOTHER_ITEM.to_owned());
             }
             cancelled |= item.status == StepStatus::Cancelled;
             if item.status.is_failure() && !item.tolerated && cause.is_none() {
@@ -356,6 +387,7 @@ impl State {
         let key = UnitKey::whole(scope, step);
         let Some(unit) = self.unit(key) else { return };
         let (status, tolerated) = (unit.status, unit.tolerated);
+        let hook = matches!(self.scope(scope).body, Body::Hooks { .. });
         if status.is_failure() && !tolerated {
             self.scope_mut(scope).failed.get_or_insert(step);
             if self.call_asks_for_replan(key) {
@@ -388,7 +420,9 @@ impl State {
         if entry.open == 0 {
             self.todo.push_back(Todo::ScopeEmpty(scope));
         }
-        self.count_step(status);
+        if !hook {
+            self.count_step(status);
+        }
     }
 
     fn call_asks_for_replan(&self, key: UnitKey) -> bool {

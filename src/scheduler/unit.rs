@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::event::Decision;
 use super::names::ScopeNames;
 use super::scope::words;
-use super::state::{ASKS, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey};
+use super::state::{ASKS, Body, Phase, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey, UnitState};
 use super::status::StepStatus;
 use crate::compile::CallTarget;
 use crate::model::{Action, Approve, ApproveMode, OnTimeout, Priority, Retry, Wait};
@@ -24,6 +24,10 @@ const SCRIPT_TIMEOUT: Duration = Duration::from_secs(3600);
 impl State {
     /// Everything that a unit waited for is there.
     pub(super) fn unit_ready(&mut self, key: UnitKey) {
+        // Something in the same event may have ended it, or begun it already.
+        if self.unit(key).is_none_or(|unit| unit.status != StepStatus::Pending) {
+            return;
+        }
         if let Some(reason) = self.halted_for(key) {
             return self.cancel_unit(key, &reason);
         }
@@ -33,9 +37,11 @@ impl State {
             Some(Action::Run(_) | Action::Http(_) | Action::Agent(_) | Action::Synthesize(_)) => self.enqueue(key),
             Some(Action::Transform(_)) => {
                 // It needs no slot: it is computed on the spot.
-                if self.holds_back() { self.enqueue(key) } else { self.dispatch(key, false) }
+                if self.holds_back() || self.blocking > 0 { self.enqueue(key) } else { self.dispatch(key, false) }
             }
             Some(Action::Pipeline(_)) => self.begin_parent(key, State::open_child),
+            // Its planner is to be asked again for a plan that mends the first.
+            Some(Action::Execute(_)) if self.is_planning(key) => self.enqueue(key),
             Some(Action::Execute(_)) => self.begin_parent(key, State::open_blueprint),
             Some(Action::Plan(plan)) => {
                 let plan = plan.clone();
@@ -67,6 +73,11 @@ impl State {
         self.ready.insert(ready);
     }
 
+    pub(super) fn dequeue(&mut self, key: UnitKey) {
+        let ready = self.ready_key(key);
+        self.ready.remove(&ready);
+    }
+
     fn ready_key(&self, key: UnitKey) -> ReadyKey {
         let scope = self.scope(key.scope);
         let critical = scope.graph().and_then(|graph| graph.critical.get(key.step as usize).copied()).unwrap_or(0);
@@ -85,8 +96,9 @@ impl State {
             unit.started_at = now;
         }
         unit.status = StepStatus::Running;
-        unit.attempt += 1;
+        unit.attempt += u32::from(!unit.fallback);
         self.arm_deadline(key);
+        self.arm_attempt(key);
         self.note(key, None);
         open(self, key);
     }
@@ -143,6 +155,9 @@ impl State {
         let unit = self.unit_mut(key);
         unit.status = StepStatus::Waiting;
         unit.more_mut().reason = Some(ASKS.to_owned());
+        if self.timeout_of(key).is_none() {
+            self.disarm(key);
+        }
         self.arm_deadline(key);
         self.note(key, message);
     }
@@ -169,11 +184,13 @@ impl State {
     }
 
     fn unblock(&mut self, key: UnitKey) {
-        let waiting = self.unit(key).is_some_and(|unit| unit.status == StepStatus::Waiting);
-        if waiting
-            && matches!(self.definition(key).action(), Some(Action::Approve(approve)) if approve.mode == ApproveMode::Blocking)
-        {
+        if !self.unit(key).is_some_and(UnitState::asks_a_person) {
+            return;
+        }
+        if matches!(self.definition(key).action(), Some(Action::Approve(approve)) if approve.mode == ApproveMode::Blocking) {
             self.blocking = self.blocking.saturating_sub(1);
+            // It asks no more, so that it is not counted again.
+            self.unit_mut(key).more_mut().reason = None;
         }
     }
 
@@ -194,6 +211,13 @@ impl State {
             return definition.call().map(|_| CALL_TIMEOUT);
         };
         let own = step.timeout;
+        if self.unit(key).is_some_and(|unit| unit.status == StepStatus::Waiting && unit.asks_a_person()) {
+            // Only what the file says bounds how long a person may take.
+            return match &step.action {
+                Action::Approve(approve) => own.or(approve.timeout),
+                _ => own,
+            };
+        }
         match &step.action {
             Action::Approve(approve) => own.or(approve.timeout),
             Action::Wait(_) | Action::Pipeline(_) | Action::Transform(_) => own,
@@ -204,7 +228,34 @@ impl State {
         }
     }
 
-    pub(super) fn attempt_timeout_of(&self, key: UnitKey) -> Option<Duration> {
+    /// The time limit of the attempt that begins now.
+    pub(super) fn arm_attempt(&mut self, key: UnitKey) {
+        let Some(length) = self.attempt_timeout_of(key) else { return };
+        let at = self.now.plus(length);
+        self.unit_mut(key).more_mut().attempt_deadline = Some(at);
+        self.timers.insert((at, key, TimerKind::AttemptDeadline));
+    }
+
+    pub(super) fn disarm_attempt(&mut self, key: UnitKey) {
+        let attempt_deadline = self.unit_mut(key).more.as_deref_mut().and_then(|more| more.attempt_deadline.take());
+        if let Some(at) = attempt_deadline {
+            self.timers.remove(&(at, key, TimerKind::AttemptDeadline));
+        }
+    }
+
+    /// The attempt's time is over: what is out is asked to stop, and so is what runs below.
+    pub(super) fn attempt_over(&mut self, key: UnitKey) {
+        let child = self.unit(key).filter(|unit| unit.token == 0).and_then(UnitState::child);
+        match child.filter(|child| self.scope(*child).phase != Phase::Done) {
+            Some(child) => {
+                self.unit_mut(key).more_mut().stop.get_or_insert(StopReason::AttemptTimeout);
+                self.halt(child, &StopReason::StepTimeout, false);
+            }
+            None => self.stop_unit(key, StopReason::AttemptTimeout, false),
+        }
+    }
+
+    fn attempt_timeout_of(&self, key: UnitKey) -> Option<Duration> {
         self.definition(key).step().and_then(|step| step.attempt_timeout)
     }
 
@@ -217,7 +268,9 @@ impl State {
         if unit.token != 0 {
             return self.stop_unit(key, StopReason::StepTimeout, false);
         }
-        if let Some(child) = unit.child() {
+        if let Some(child) = unit.child()
+            && self.scope(child).phase != Phase::Done
+        {
             self.unit_mut(key).more_mut().stop.get_or_insert(StopReason::StepTimeout);
             return self.halt(child, &StopReason::StepTimeout, false);
         }
@@ -255,14 +308,14 @@ impl State {
         }
     }
 
+    fn is_planning(&self, key: UnitKey) -> bool {
+        self.unit(key).and_then(|unit| unit.more.as_deref()).is_some_and(|more| matches!(more.stage, Stage::Plan(_)))
+    }
+
     /// An attempt gave outputs.
     pub(super) fn succeeded(&mut self, key: UnitKey, outputs: Arc<Value>) {
         let definition = self.definition(key);
-        let planning = self
-            .unit(key)
-            .and_then(|unit| unit.more.as_deref())
-            .is_some_and(|more| matches!(more.stage, Stage::Plan(_)));
-        if planning && self.unit(key).is_some_and(|unit| unit.status == StepStatus::Running) {
+        if self.is_planning(key) && self.unit(key).is_some_and(|unit| unit.status == StepStatus::Running) {
             return self.plan_answered(key, &outputs);
         }
         match definition.action() {
@@ -316,9 +369,11 @@ impl State {
     /// No attempt is left: the fallback takes over, or the unit has failed.
     pub(super) fn give_up(&mut self, key: UnitKey, failure: Failure) {
         let definition = self.definition(key);
+        let hook = matches!(self.scope(key.scope).body, Body::Hooks { .. });
         let has_fallback = definition.step().is_some_and(|step| step.fallback.is_some());
         if has_fallback && self.halted_for(key).is_none() {
             self.disarm(key);
+            self.dequeue(key);
             let unit = self.unit_mut(key);
             unit.fallback = true;
             unit.retries = 0;
@@ -328,13 +383,15 @@ impl State {
                 more.stop = None;
                 more.stage = Stage::Single;
             }
-            self.degrade("fallback_used");
+            if !hook {
+                self.degrade("fallback_used");
+            }
             self.todo.push_back(Todo::UnitReady(key));
             return;
         }
         let tolerated = definition.tolerates() && !key.is_item();
         let default = definition.call().and_then(|call| call.default.clone()).filter(|_| tolerated);
-        if tolerated {
+        if tolerated && !hook {
             self.degrade(if definition.call().is_some() { "evidence_missing" } else { "failure_tolerated" });
         }
         let status = if failure.class == ErrorClass::Timeout { StepStatus::TimedOut } else { StepStatus::Failed };
@@ -383,6 +440,7 @@ impl State {
     /// Ends a unit because something larger ended.
     pub(super) fn cancel_unit(&mut self, key: UnitKey, reason: &StopReason) {
         let class = Self::class_of(reason);
+        self.unblock(key);
         let unit = self.unit_mut(key);
         let ran = unit.attempt > 0;
         unit.more_mut().reason = Some(words(reason));
@@ -398,7 +456,8 @@ impl State {
         self.end_unit(key, StepStatus::Skipped, None);
     }
 
-    fn disarm(&mut self, key: UnitKey) {
+    pub(super) fn disarm(&mut self, key: UnitKey) {
+        self.disarm_attempt(key);
         let unit = self.unit_mut(key);
         let deadline = unit.deadline.take();
         let wake = unit.more.as_deref_mut().and_then(|more| more.wake.take());
@@ -415,10 +474,7 @@ impl State {
     pub(super) fn end_unit(&mut self, key: UnitKey, status: StepStatus, outputs: Option<Arc<Value>>) {
         self.unblock(key);
         self.disarm(key);
-        if self.unit(key).is_some_and(|unit| matches!(unit.status, StepStatus::Pending | StepStatus::Waiting)) {
-            let ready = self.ready_key(key);
-            self.ready.remove(&ready);
-        }
+        self.dequeue(key);
         let now = self.now;
         let unit = self.unit_mut(key);
         unit.status = status;

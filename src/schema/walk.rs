@@ -104,7 +104,10 @@ impl<'a, 'o> Walker<'a, 'o> {
         let mut found = Vec::new();
         let mut walker = Walker::new(self.root, &mut found);
         walker.depth = self.depth;
+        // Compiled patterns go along and come back: to compile one costs more than all the rest.
+        walker.patterns = std::mem::take(&mut self.patterns);
         walker.check(schema, node, At { subject: Subject::Key(""), place: "" });
+        self.patterns = walker.patterns;
         found.is_empty()
     }
 

@@ -3,22 +3,20 @@
 //! It keeps a stack of open lists and mappings of its own, so deep input never deepens the call stack.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use granit_parser::{Event, ScalarStyle, Span as SourceSpan, StructureStyle, Tag};
 
 use super::load::{Limits, span};
+use super::mapping::{Mapping, Pending};
 use super::place::{header_start, list_start};
 use super::scalar::{self, CoreTag};
-use super::{Entry, Node, Yaml, codes};
+use super::{Node, Yaml, codes};
 use crate::diagnostic::{Diagnostic, FileId, Span, nearest};
 
 /// Mistakes beyond this many are not kept: a hostile file would fill the memory with them.
 const MOST_DIAGNOSTICS: usize = 2000;
-/// Mappings up to this size look for a duplicate key by going through their keys.
-const SMALL_MAPPING: usize = 16;
-
 /// What the words for a syntax error need to know about where the parser stood.
 pub(super) struct Context {
     /// The end of the last thing that was read well.
@@ -52,16 +50,16 @@ pub(super) struct Builder<'a> {
 
 /// A finished node with what its parents and aliases need to know of it.
 #[derive(Clone)]
-struct Built {
-    node: Node,
-    nodes: usize,
-    height: usize,
+pub(super) struct Built {
+    pub node: Node,
+    pub nodes: usize,
+    pub height: usize,
     /// Where the node, or the alias of it, ends in the text.
-    end: usize,
+    pub end: usize,
     /// A plain `<<` as a key merges.
-    is_plain: bool,
+    pub is_plain: bool,
     /// Stands for something that was refused already.
-    is_broken: bool,
+    pub is_broken: bool,
 }
 
 struct Frame {
@@ -77,25 +75,6 @@ struct Frame {
 enum Collection {
     List(Vec<Node>),
     Map(Mapping),
-}
-
-#[derive(Default)]
-struct Mapping {
-    entries: Vec<Entry>,
-    /// Position by key, once there are many.
-    index: HashMap<Box<str>, usize>,
-    pending: Option<Pending>,
-    /// Where `<<` stands among the entries, its span, and what it brings.
-    merge: Option<(usize, Span, Vec<Entry>)>,
-    is_template: bool,
-}
-
-/// A key whose value is still to come.
-enum Pending {
-    Key(Box<str>, Span),
-    Merge(Span),
-    /// The key was refused; so the value is left out.
-    Refused,
 }
 
 impl<'a> Builder<'a> {
@@ -453,115 +432,10 @@ impl<'a> Builder<'a> {
     }
 }
 
-impl Mapping {
-    /// Takes a key; gives what is wrong with it.
-    fn key(&mut self, built: Built, text: &str, after_brace: bool) -> Option<Diagnostic> {
-        let place = built.node.span;
-        self.pending = Some(Pending::Refused);
-        let key: Box<str> = match built.node.value {
-            Yaml::String(key) => key,
-            Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) if built.is_broken => return None,
-            Yaml::Null if place.start == place.end => {
-                let message = "a key is missing before this `:`";
-                let help = "write the key; to use an empty one, write \"\"";
-                return Some(Diagnostic::error(codes::KEY_IS_NO_SCALAR, place, message).help(help));
-            }
-            Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) => {
-                text.get(place.start as usize..place.end as usize).unwrap_or_default().into()
-            }
-            Yaml::Map(_) if after_brace => {
-                self.is_template = true;
-                return None;
-            }
-            Yaml::List(_) => return Some(key_is_no_scalar(place, "a list")),
-            Yaml::Map(_) => return Some(key_is_no_scalar(place, "a mapping")),
-        };
-        let is_merge = built.is_plain && &*key == "<<";
-        let first = if is_merge { self.merge.as_ref().map(|merge| merge.1) } else { self.find(&key) };
-        if let Some(first) = first {
-            let help = if is_merge { "give one `<<` a list: `<<: [*first, *second]`" } else { "delete one of the two" };
-            let message = format!("the key `{}` stands twice in this mapping", shown(&key));
-            let trouble = Diagnostic::error(codes::DUPLICATE_KEY, place, message).help(help);
-            return Some(trouble.related(first, "the first one is here, and counts"));
-        }
-        self.pending = Some(if is_merge { Pending::Merge(place) } else { Pending::Key(key, place) });
-        None
-    }
-
-    /// Takes the value of a key; gives what is wrong with it.
-    fn value(&mut self, pending: Pending, built: Built) -> Option<Diagnostic> {
-        match pending {
-            Pending::Refused => None,
-            Pending::Key(key, key_span) => {
-                if self.entries.len() >= SMALL_MAPPING {
-                    if self.index.is_empty() {
-                        let known = self.entries.iter().enumerate();
-                        self.index.extend(known.map(|(at, entry)| (entry.key.clone(), at)));
-                    }
-                    self.index.insert(key.clone(), self.entries.len());
-                }
-                self.entries.push(Entry { key, key_span, node: built.node });
-                None
-            }
-            Pending::Merge(key_span) => {
-                let place = built.node.span;
-                let merged = if built.is_broken { Some(Vec::new()) } else { merge_sources(built.node.value) };
-                let refused = merged.is_none().then(|| {
-                    let message = "`<<` takes a mapping, an alias of one, or a list of these";
-                    let help = "write `<<: *name`, where `&name` stands before a mapping";
-                    Diagnostic::error(codes::MERGE_OF_NO_MAPPING, place, message).help(help)
-                });
-                self.merge = Some((self.entries.len(), key_span, merged.unwrap_or_default()));
-                refused
-            }
-        }
-    }
-
-    fn find(&self, key: &str) -> Option<Span> {
-        if self.index.is_empty() {
-            return self.entries.iter().find(|entry| &*entry.key == key).map(|entry| entry.key_span);
-        }
-        self.index.get(key).and_then(|at| self.entries.get(*at)).map(|entry| entry.key_span)
-    }
-
-    /// The pairs with those that `<<` brings in its place: own keys win, and earlier sources win over later ones.
-    fn merged(self) -> Vec<Entry> {
-        let mut entries = self.entries;
-        if let Some((position, _, brought)) = self.merge {
-            let mut taken: HashSet<Box<str>> = entries.iter().map(|entry| entry.key.clone()).collect();
-            let fresh: Vec<Entry> = brought.into_iter().filter(|entry| taken.insert(entry.key.clone())).collect();
-            let position = position.min(entries.len());
-            entries.splice(position..position, fresh);
-        }
-        entries
-    }
-}
-
-/// All pairs of a mapping or of a list of mappings, in order; nothing for anything else.
-fn merge_sources(value: Yaml) -> Option<Vec<Entry>> {
-    match value {
-        Yaml::Map(entries) => Some(entries),
-        Yaml::List(items) => {
-            let mut all = Vec::new();
-            for item in items {
-                let Yaml::Map(entries) = item.value else { return None };
-                all.extend(entries);
-            }
-            Some(all)
-        }
-        Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::String(_) => None,
-    }
-}
-
 /// What stands in the tree for an alias of nothing.
 fn broken(place: Span) -> Built {
     let node = Node { span: place, value: Yaml::Null };
     Built { node, nodes: 1, height: 0, end: place.end as usize, is_plain: false, is_broken: true }
-}
-
-fn key_is_no_scalar(place: Span, noun: &str) -> Diagnostic {
-    let message = format!("{noun} cannot be a key; a key is a name");
-    Diagnostic::error(codes::KEY_IS_NO_SCALAR, place, message).help("put the key in quotes if it is meant as text")
 }
 
 /// The diagnostic for `{{ … }}` outside quotes.
@@ -582,12 +456,4 @@ pub(super) fn too_deep(place: Span, limits: &Limits) -> Diagnostic {
 fn too_many_nodes(place: Span, limits: &Limits) -> Diagnostic {
     let message = format!("the file has more than {} values", limits.max_nodes);
     Diagnostic::error(codes::TOO_MANY_NODES, place, message).help("split the file")
-}
-
-/// A key as a message shows it.
-fn shown(key: &str) -> Cow<'_, str> {
-    match key.char_indices().nth(60) {
-        Some((cut, _)) => Cow::Owned(format!("{}…", key.get(..cut).unwrap_or_default())),
-        None => Cow::Borrowed(key),
-    }
 }

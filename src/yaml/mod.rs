@@ -5,6 +5,7 @@ mod build;
 mod codes;
 mod decode;
 mod load;
+mod mapping;
 mod place;
 mod scalar;
 mod syntax;

@@ -1,1 +1,12 @@
-fn main() {}
+//! The one integration binary: what can only be seen from outside, through the built `tol` and the files beside it.
+//!
+//! Tests of one module stand beside its code.
+
+mod docs;
+mod licences;
+mod schemas;
+mod shipped;
+mod simulate;
+mod source;
+mod support;
+mod tidy;

@@ -65,9 +65,8 @@ fn json_of_text(text: &str, rules: &PlanRules) -> Result<Value, Vec<String>> {
         return Err(vec!["the answer is empty".to_owned()]);
     }
     let whole = serde_json::from_str::<Value>(trimmed);
-    match &whole {
-        Ok(value @ (Value::Object(_) | Value::Array(_))) => return Ok(unwrap(value)),
-        Ok(_) | Err(_) => {}
+    if let Ok(value @ (Value::Object(_) | Value::Array(_))) = &whole {
+        return Ok(unwrap(value));
     }
     if let Some(fenced) = fenced(trimmed) {
         return Ok(unwrap(&fenced));

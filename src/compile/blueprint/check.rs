@@ -50,9 +50,11 @@ impl FaultPlace {
     pub fn step(&self) -> Option<usize> {
         match self {
             Self::Whole => None,
-            Self::Step(step) | Self::Id(step) | Self::Callee(step) | Self::Depends(step, _) | Self::Input { step, .. } => {
-                Some(*step)
-            }
+            Self::Step(step)
+            | Self::Id(step)
+            | Self::Callee(step)
+            | Self::Depends(step, _)
+            | Self::Input { step, .. } => Some(*step),
         }
     }
 }
@@ -72,7 +74,8 @@ pub fn compile(
     rules: &PlanRules,
     excused: &dyn Fn(&str) -> bool,
 ) -> (CompiledBlueprint, Vec<BlueprintFault>) {
-    let mut checker = Checker { blueprint: &blueprint, rules, excused, validators: BTreeMap::new(), faults: Vec::new() };
+    let mut checker =
+        Checker { blueprint: &blueprint, rules, excused, validators: BTreeMap::new(), faults: Vec::new() };
     checker.size();
     if checker.blueprint.steps.len() > MOST_STEPS as usize {
         let faults = checker.faults;
@@ -288,8 +291,12 @@ impl<'a> Checker<'a> {
             if input.problems.iter().any(|(pointer, _)| *pointer == fault.pointer) {
                 continue;
             }
-            let place =
-                FaultPlace::Input { step, pointer: fault.pointer.clone(), range: None, property: fault.property.clone() };
+            let place = FaultPlace::Input {
+                step,
+                pointer: fault.pointer.clone(),
+                range: None,
+                property: fault.property.clone(),
+            };
             let name = fault.pointer.trim_start_matches('/');
             let message = if name.is_empty() {
                 format!("the input of tool `{}`: {}", tool.name.value, fault.message)
@@ -324,7 +331,8 @@ impl<'a> Checker<'a> {
                 let name = match &step.callee {
                     Callee::Tool(name) | Callee::Agent(name) => &name.value,
                 };
-                let message = format!("step `{}` writes by calling `{name}`, and the plan refuses writes", step.id.value);
+                let message =
+                    format!("step `{}` writes by calling `{name}`, and the plan refuses writes", step.id.value);
                 let help = Some("the plan may say `write: ask` or `write: allow`".to_owned());
                 self.fault(codes::BLUEPRINT_WRITES, FaultPlace::Callee(number), message, help);
             }

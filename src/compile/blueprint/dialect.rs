@@ -111,7 +111,7 @@ fn input_of(behind: &str) -> Option<(&str, &str)> {
         }
     }
     let block = block_of(behind);
-    let last = block.char_indices().filter(|(at, c)| *c == ']' && ends_line(block, *at)).last();
+    let last = block.char_indices().rfind(|(at, c)| *c == ']' && ends_line(block, *at));
     let (at, _) = last?;
     behind.get(..at).zip(behind.get(at + 1..))
 }

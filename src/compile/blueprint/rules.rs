@@ -34,7 +34,8 @@ impl PlanRules {
             let listed = plan.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| &*tool.value == name));
             listed
                 && planner.is_none_or(|agent| {
-                    let offered = agent.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| &*tool.value == name));
+                    let offered =
+                        agent.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| &*tool.value == name));
                     offered && !agent.deny_tools.iter().any(|tool| &*tool.value == name)
                 })
         };

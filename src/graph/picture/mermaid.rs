@@ -27,8 +27,13 @@ pub fn mermaid(view: &View) -> String {
     if !thick.is_empty() {
         let _ = writeln!(lines, "  linkStyle {} stroke-width:4px", thick.join(","));
     }
-    let critical: Vec<String> =
-        view.nodes.iter().enumerate().filter(|(_, node)| node.critical).map(|(number, _)| format!("n{number}")).collect();
+    let critical: Vec<String> = view
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| node.critical)
+        .map(|(number, _)| format!("n{number}"))
+        .collect();
     if !critical.is_empty() {
         let _ = writeln!(lines, "  classDef critical stroke-width:4px\n  class {} critical", critical.join(","));
     }
@@ -37,5 +42,9 @@ pub fn mermaid(view: &View) -> String {
 
 /// Mermaid takes entities where a character would end the text.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('"', "#quot;").replace('<', "&lt;").replace('>', "&gt;").replace(['\n', '\r'], " ")
+    text.replace('&', "&amp;")
+        .replace('"', "#quot;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace(['\n', '\r'], " ")
 }

@@ -18,7 +18,8 @@ pub fn svg(view: &View) -> String {
     let rows = layout::rows(view);
     let widest = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
     let width = MARGIN * 2.0 + widest as f64 * BOX_WIDTH + (widest - 1) as f64 * GAP_X;
-    let height = MARGIN * 2.0 + TITLE_HEIGHT + rows.len() as f64 * (BOX_HEIGHT + GAP_Y) - GAP_Y.min(rows.len() as f64 * GAP_Y);
+    let height =
+        MARGIN * 2.0 + TITLE_HEIGHT + rows.len() as f64 * (BOX_HEIGHT + GAP_Y) - GAP_Y.min(rows.len() as f64 * GAP_Y);
     let mut places = vec![(0.0, 0.0); view.nodes.len()];
     for (level, row) in rows.iter().enumerate() {
         let row_width = row.len() as f64 * (BOX_WIDTH + GAP_X) - GAP_X;
@@ -45,9 +46,14 @@ pub fn svg(view: &View) -> String {
     );
     let _ = writeln!(text, "<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>");
     let middle = width / 2.0;
-    let _ = writeln!(text, "<text x=\"{middle}\" y=\"{MARGIN}\" text-anchor=\"middle\" font-size=\"15\" fill=\"#123\">{title}</text>");
+    let _ = writeln!(
+        text,
+        "<text x=\"{middle}\" y=\"{MARGIN}\" text-anchor=\"middle\" font-size=\"15\" fill=\"#123\">{title}</text>"
+    );
     for arrow in &view.arrows {
-        let (Some((from_x, from_y)), Some((to_x, to_y))) = (places.get(arrow.from), places.get(arrow.to)) else { continue };
+        let (Some((from_x, from_y)), Some((to_x, to_y))) = (places.get(arrow.from), places.get(arrow.to)) else {
+            continue;
+        };
         let (x1, y1) = (from_x + BOX_WIDTH / 2.0, from_y + BOX_HEIGHT);
         let (x2, y2) = (to_x + BOX_WIDTH / 2.0, *to_y);
         let bend = (y2 - y1) / 2.0;

@@ -8,7 +8,7 @@ fn view() -> View {
     let mut builder = GraphBuilder::new(names, 3);
     let declared = Edge { source: EdgeSource::Declared, reads_status: false };
     let referenced = Edge { source: EdgeSource::Referenced, reads_status: false };
-    builder.wait_for(1, &mut vec![(0, declared), (2, referenced)]);
+    builder.wait_for(1, &mut [(0, declared), (2, referenced)]);
     View::of("brief <1>", &builder.finish(), &|_| "run".to_owned(), &|number| {
         (number == 0).then(|| "succeeded".to_owned())
     })
@@ -36,7 +36,15 @@ fn each_picture_holds_every_step_and_arrow_and_escapes_what_must_be() {
     };
     check(
         mermaid(&view()),
-        &["n0 --> n1", "n2 -.-> n1", "test #quot;all#quot;", "class n0,n1 critical", "linkStyle 0 ", "n3([", "&lt;1&gt;"],
+        &[
+            "n0 --> n1",
+            "n2 -.-> n1",
+            "test #quot;all#quot;",
+            "class n0,n1 critical",
+            "linkStyle 0 ",
+            "n3([",
+            "&lt;1&gt;",
+        ],
     );
     check(
         dot(&view()),
