@@ -159,8 +159,8 @@ fn examples(kind: DocumentKind) -> Vec<Value> {
         DocumentKind::Test => vec![json!({
             "apiVersion": "tol/v1", "pipeline": "p.yaml",
             "cases": [{ "name": "n", "params": { "a": 1 }, "env": { "CI": "1" }, "profile": "p",
-                "mocks": { "a": { "outputs": { "text": "x" }, "exit_code": 0 },
-                    "each[2]": [{ "fail": { "class": "transient", "message": "m", "exit_code": 3 } }, { "outputs": 1 }] },
+                "mocks": { "a": { "outputs": { "text": "x" }, "exit_code": 0, "tokens": 3 },
+                    "each[2]": [{ "fail": { "class": "transient", "message": "m", "exit_code": 3 } }, { "outputs": 1 }], "b": { "hang": true, "takes": "5s" }, "c": { "decision": "approved", "by": "x", "comment": "y" } },
                 "expect": { "status": "failed", "reason": "r", "steps": { "a": { "status": "failed", "attempts": 2,
                     "input": { "argv": ["x"], "env": {} }, "outputs": 1 } }, "ran": ["a"], "not_ran": ["b/c"],
                     "outputs": { "x": 1 } } }],
@@ -287,6 +287,11 @@ fn every_published_pattern_is_known_and_means_the_same() {
         "a[x]",
         "a[1]b",
         "[1]",
+        "hooks:a_0",
+        "a/hooks:b[2]",
+        "hooks:",
+        "hooks:hooks:a",
+        "a:b",
         "a//b",
         "30s",
         "5m",
@@ -341,6 +346,7 @@ fn every_published_pattern_is_known_and_means_the_same() {
 fn published_schemas_are_closed_described_and_made_of_known_keywords() {
     const KEYWORDS: &[&str] = &[
         "$schema",
+        "default",
         "$id",
         "$ref",
         "$defs",

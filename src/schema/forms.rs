@@ -29,7 +29,7 @@ pub(super) const KNOWN: &[(&str, Matcher)] = &[
         text.contains("{{") || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase()))
     }),
     ("^/?[A-Za-z0-9._~/-]+$", |text| !text.is_empty() && rest_has(text, "._~/-")),
-    (r"^[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$", |text| {
+    (r"^(hooks:)?[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/(hooks:)?[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$", |text| {
         text.split('/').all(is_path_part)
     }),
 ];
@@ -57,6 +57,7 @@ fn is_identifier(text: &str) -> bool {
 }
 
 fn is_path_part(text: &str) -> bool {
+    let text = text.strip_prefix("hooks:").unwrap_or(text);
     match text.split_once('[') {
         None => is_identifier(text),
         Some((name, item)) => {
@@ -155,7 +156,7 @@ pub(super) fn shape_of(pattern: &str) -> Option<&'static str> {
         "^[^=]+$" => "a name without `=`",
         r"^[A-Z]+$|\{\{" => "a method in capital letters, such as `GET`",
         "^/?[A-Za-z0-9._~/-]+$" => "a path such as `/hooks/deploy`",
-        r"^[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$" => {
+        r"^(hooks:)?[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/(hooks:)?[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$" => {
             "the path of a step, such as `build`, `each[2]` or `child/step`"
         }
         _ => return None,
