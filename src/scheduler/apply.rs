@@ -139,7 +139,9 @@ impl State {
             let limit = self.exhausted_limit();
             self.stop_run(StopReason::Budget(limit.clone()));
             // What must run although the run ends (`finally`, hooks) is not cancelled by that.
-            for key in self.ready.iter().map(|key| key.unit).collect::<Vec<_>>() {
+            // The end of one item may take others out of the queue.
+            while let Some(key) = self.ready.first().map(|key| key.unit) {
+                self.dequeue(key);
                 let words = format!("the run's limit `{limit}` is reached");
                 self.give_up(key, Failure::new(ErrorClass::Budget, words));
             }

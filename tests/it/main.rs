@@ -2,7 +2,10 @@
 //!
 //! Tests of one module stand beside its code.
 
+mod crash;
+mod damage;
 mod docs;
+mod kill;
 mod licences;
 mod schemas;
 mod shipped;

@@ -300,6 +300,8 @@ impl<'r> World<'r> {
 
     fn answer_one(&mut self, key: UnitKey) {
         let unit = self.state.path(key);
+        // A child that was run again has taken the paths of the one before.
+        let key = self.state.find(&unit).unwrap_or(key);
         let unknown = self.state.unit(key).is_some_and(|unit| unit.status == StepStatus::Unknown);
         if unknown || self.rng.percent(10) {
             let settlement = [Settlement::Succeeded, Settlement::Failed, Settlement::Retry][self.rng.below(3)];
