@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::diagnostic::{Diagnostic, Files};
 use crate::model::{
-    Action, Fan, Jitter, Mocked, PlanSource, ReadContext, ScriptSource, Step, Trigger, Wait, apply_templates,
-    blueprint_from_json, merge_includes, read_agents, read_pipeline, read_settings, read_test,
+    Action, Fan, Jitter, MockOutcome, Mocked, PlanSource, ReadContext, ScriptSource, Step, Trigger, Wait,
+    apply_templates, blueprint_from_json, merge_includes, read_agents, read_pipeline, read_settings, read_test,
 };
 use crate::task::{ErrorClass, Shell};
 use crate::yaml::{Limits, Node, load};
@@ -313,9 +313,10 @@ fn test_files_are_read() {
     let file = node.span.file;
     let test = read_test(&node, file, "p.test.yaml", &mut ReadContext::new(&files, &mut found));
     let case = &test.cases[0];
-    let whats: Vec<&Mocked> = case.mocks[0].outcomes.iter().map(|outcome| &outcome.what).collect();
-    let [Mocked::Fail { failure, class_given: true, .. }, Mocked::Outputs { .. }] = whats[..] else {
-        panic!("{whats:?}")
+    let [MockOutcome { what: Mocked::Fail { failure, .. }, .. }, MockOutcome { what: Mocked::Outputs { .. }, .. }] =
+        &case.mocks[0].outcomes[..]
+    else {
+        panic!()
     };
     assert_eq!(
         (failure.class, failure.message.as_str(), failure.exit_code),
