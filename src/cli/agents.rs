@@ -83,9 +83,15 @@ fn of_pipeline(file: &std::path::Path) -> Result<Option<Found>, Failure> {
     for agent in program.root.agents.values() {
         let catalogue = &program.root.catalogue;
         let include = program.sources.0.iter().find(|(path, _)| {
-            **path != *catalogue.path && crate::compile::folder_of(path) == &*agent.base && path.as_str() != &*program.root.pipeline.path
+            **path != *catalogue.path
+                && crate::compile::folder_of(path) == &*agent.base
+                && path.as_str() != &*program.root.pipeline.path
         });
-        let path = if catalogue.agents.contains_key(&agent.id.value) { Some(catalogue.path.to_string()) } else { include.map(|(path, _)| path.clone()) };
+        let path = if catalogue.agents.contains_key(&agent.id.value) {
+            Some(catalogue.path.to_string())
+        } else {
+            include.map(|(path, _)| path.clone())
+        };
         if let Some(path) = path
             && let Some(text) = program.sources.0.get(&path)
         {
@@ -123,7 +129,8 @@ fn of_folder() -> Result<Option<Found>, Failure> {
     if !diagnostics.is_empty() {
         eprint!("{}", render_human(&files, &diagnostics, super::progress::colour_of_stderr()));
     }
-    let Some(catalogue) = catalogue.filter(|_| diagnostics.iter().all(|found| found.severity == Severity::Warning)) else {
+    let Some(catalogue) = catalogue.filter(|_| diagnostics.iter().all(|found| found.severity == Severity::Warning))
+    else {
         return Ok(None);
     };
     let place = |agent: &Agent| format!("{path}:{}", files.place(agent.id.span).line);
@@ -146,15 +153,25 @@ fn list(found: &Found, format: TextFormat) {
         let all: Vec<Value> = found.agents.values().map(|agent| object(found, agent)).collect();
         return super::output::print(&format!("{}\n", Value::Array(all)));
     }
-    let rows: Vec<[String; 6]> = std::iter::once(["AGENT", "NAME", "ROLE", "PROVIDER", "MODEL", "WHERE"].map(str::to_owned))
-        .chain(found.agents.values().map(|agent| {
-            let model = agent.model.as_deref().unwrap_or("-").to_owned();
-            let place = found.places.get(&agent.id.value).cloned().unwrap_or_default();
-            let role = if agent.role.is_empty() { "-" } else { &agent.role };
-            [agent.id.value.to_string(), agent.name.value.to_string(), role.to_owned(), provider(found, agent).to_owned(), model, place]
-        }))
-        .collect();
-    let width = |column: usize| rows.iter().map(|row| row.get(column).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0);
+    let rows: Vec<[String; 6]> =
+        std::iter::once(["AGENT", "NAME", "ROLE", "PROVIDER", "MODEL", "WHERE"].map(str::to_owned))
+            .chain(found.agents.values().map(|agent| {
+                let model = agent.model.as_deref().unwrap_or("-").to_owned();
+                let place = found.places.get(&agent.id.value).cloned().unwrap_or_default();
+                let role = if agent.role.is_empty() { "-" } else { &agent.role };
+                [
+                    agent.id.value.to_string(),
+                    agent.name.value.to_string(),
+                    role.to_owned(),
+                    provider(found, agent).to_owned(),
+                    model,
+                    place,
+                ]
+            }))
+            .collect();
+    let width = |column: usize| {
+        rows.iter().map(|row| row.get(column).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..6).map(width).collect();
     let mut text = String::new();
     for row in &rows {
@@ -166,7 +183,8 @@ fn list(found: &Found, format: TextFormat) {
 }
 
 fn object(found: &Found, agent: &Agent) -> Value {
-    let names = |list: &[crate::diagnostic::Spanned<Box<str>>]| list.iter().map(|name| json!(name.value)).collect::<Value>();
+    let names =
+        |list: &[crate::diagnostic::Spanned<Box<str>>]| list.iter().map(|name| json!(name.value)).collect::<Value>();
     json!({
         "agent": agent.id.value,
         "name": agent.name.value,
@@ -200,11 +218,27 @@ fn show(found: &Found, name: &str, format: TextFormat) -> Result<u8, Failure> {
     let mut text = String::new();
     for (key, value) in object.as_object().into_iter().flatten() {
         let words = match value {
-            Value::Null => if key == "tools" { "all".to_owned() } else { continue },
+            Value::Null => {
+                if key == "tools" {
+                    "all".to_owned()
+                } else {
+                    continue;
+                }
+            }
             Value::String(words) if words.is_empty() => continue,
             Value::String(words) => words.clone(),
-            Value::Array(items) if items.is_empty() => if key == "tools" { "none".to_owned() } else { continue },
-            Value::Array(items) => items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(if key == "command" { " " } else { ", " }),
+            Value::Array(items) if items.is_empty() => {
+                if key == "tools" {
+                    "none".to_owned()
+                } else {
+                    continue;
+                }
+            }
+            Value::Array(items) => items
+                .iter()
+                .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+                .collect::<Vec<_>>()
+                .join(if key == "command" { " " } else { ", " }),
             other => other.to_string(),
         };
         match words.trim_end().split_once('\n') {

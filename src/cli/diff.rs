@@ -136,7 +136,10 @@ fn tree(version: &Version) -> Result<Node, Failure> {
     let mut files = Files::default();
     let mut diagnostics = Vec::new();
     let mut load = |path: &str| -> Result<Option<Node>, Failure> {
-        let text = version.texts.read(path).map_err(|problem| Failure::invalid(format!("{}: `{path}`: {problem}", version.name)))?;
+        let text = version
+            .texts
+            .read(path)
+            .map_err(|problem| Failure::invalid(format!("{}: `{path}`: {problem}", version.name)))?;
         let file = files.add(path, text.clone());
         let (tree, mut found) = yaml::load(file, &text, &yaml::Limits::default());
         diagnostics.append(&mut found);
@@ -172,7 +175,8 @@ fn tree(version: &Version) -> Result<Node, Failure> {
 
 /// The hash that runs on a version have; none if it does not compile.
 fn hash_of(version: &Version) -> Option<String> {
-    let program = check(&version.path, &version.texts, &mut Files::default(), &mut Vec::new(), &CheckOptions::default());
+    let program =
+        check(&version.path, &version.texts, &mut Files::default(), &mut Vec::new(), &CheckOptions::default());
     program.map(|program| program.hash.to_string())
 }
 

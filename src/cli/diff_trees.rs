@@ -31,7 +31,9 @@ pub enum How {
     Added(Option<String>),
     Removed(Option<String>),
     /// The same step under another id.
-    Renamed { from: String },
+    Renamed {
+        from: String,
+    },
     Changed(Vec<KeyChange>),
 }
 
@@ -49,7 +51,8 @@ pub fn compare(old: &Value, new: &Value) -> Vec<Change> {
     for (key, kind) in NAMED {
         changes.extend(named(kind, entries(old, key), entries(new, key)));
     }
-    let skipped = |key: &str| matches!(key, "steps" | "finally" | "include") || NAMED.iter().any(|(named, _)| *named == key);
+    let skipped =
+        |key: &str| matches!(key, "steps" | "finally" | "include") || NAMED.iter().any(|(named, _)| *named == key);
     let (old, new) = (whole(old), whole(new));
     for change in keys(&old, &new).into_iter().filter(|change| !skipped(&change.key)) {
         changes.push(Change { kind: "pipeline", name: change.key.clone(), how: How::Changed(vec![change]) });
@@ -94,7 +97,8 @@ fn action_of(step: &Map<String, Value>) -> Option<String> {
 fn steps(old: &Value, new: &Value) -> Vec<Change> {
     let (old, new) = (steps_of(old), steps_of(new));
     let find = |list: &[(String, Map<String, Value>)], id: &str| list.iter().position(|(other, _)| other == id);
-    let mut removed: Vec<&(String, Map<String, Value>)> = old.iter().filter(|(id, _)| find(&new, id).is_none()).collect();
+    let mut removed: Vec<&(String, Map<String, Value>)> =
+        old.iter().filter(|(id, _)| find(&new, id).is_none()).collect();
     let mut changes = Vec::new();
     for (id, step) in &new {
         if let Some(before) = find(&old, id).and_then(|at| old.get(at)) {
@@ -104,16 +108,19 @@ fn steps(old: &Value, new: &Value) -> Vec<Change> {
             }
             continue;
         }
-        let twin = removed.iter().position(|(_, before)| same(&Value::Object(before.clone()), &Value::Object(step.clone())));
+        let twin =
+            removed.iter().position(|(_, before)| same(&Value::Object(before.clone()), &Value::Object(step.clone())));
         let how = match twin.map(|at| removed.remove(at)) {
             Some((from, _)) => How::Renamed { from: from.clone() },
             None => How::Added(action_of(step)),
         };
         changes.push(Change { kind: "step", name: id.clone(), how });
     }
-    changes.extend(
-        removed.into_iter().map(|(id, step)| Change { kind: "step", name: id.clone(), how: How::Removed(action_of(step)) }),
-    );
+    changes.extend(removed.into_iter().map(|(id, step)| Change {
+        kind: "step",
+        name: id.clone(),
+        how: How::Removed(action_of(step)),
+    }));
     changes
 }
 
@@ -139,9 +146,11 @@ fn named(kind: &'static str, old: Map<String, Value>, new: Map<String, Value>) -
             None => How::Added(None),
             Some(before) if same(before, value) => continue,
             Some(Value::Object(before)) if value.is_object() => How::Changed(keys(before, &whole(value))),
-            Some(before) => {
-                How::Changed(vec![KeyChange { key: "value".to_owned(), old: Some(before.clone()), new: Some(value.clone()) }])
-            }
+            Some(before) => How::Changed(vec![KeyChange {
+                key: "value".to_owned(),
+                old: Some(before.clone()),
+                new: Some(value.clone()),
+            }]),
         };
         changes.push(Change { kind, name: name.clone(), how });
     }
@@ -207,8 +216,16 @@ mod tests {
             "steps": [{"id": "a", "run": "x", "env": {"A": 2}, "retry": {}}, {"id": "b", "http": {}}, {"id": "e", "run": "z"}, {"id": "f", "run": "new"}],
         });
         let expect = [
-            "step a env,retry", "step b action", "step e was d", "step f added run", "step c removed wait", "param a default",
-            "param c added", "param b removed", "output x value", "pipeline timeout timeout",
+            "step a env,retry",
+            "step b action",
+            "step e was d",
+            "step f added run",
+            "step c removed wait",
+            "param a default",
+            "param c added",
+            "param b removed",
+            "output x value",
+            "pipeline timeout timeout",
         ];
         check(old, new, &expect);
     }

@@ -86,7 +86,10 @@ pub fn run(arguments: &DoctorArgs) -> Result<u8, Failure> {
                 .iter()
                 .map(|line| json!({ "check": line.check, "status": line.grade.as_str(), "message": line.message, "help": line.help }))
                 .collect();
-            format!("{}\n", json!({ "version": env!("CARGO_PKG_VERSION"), "ok": count(Grade::Ok), "warnings": warned, "failures": failed, "checks": checks }))
+            format!(
+                "{}\n",
+                json!({ "version": env!("CARGO_PKG_VERSION"), "ok": count(Grade::Ok), "warnings": warned, "failures": failed, "checks": checks })
+            )
         }
         TextFormat::Text => {
             let width = lines.iter().map(|line| line.check.len()).max().unwrap_or(0);
@@ -115,14 +118,19 @@ fn accept_loss(context: &Context) -> Result<(), Failure> {
     let lost = match SqliteJournal::open(&context.state_dir, OpenMode::ReadOnly).and_then(|journal| journal.verify()) {
         Err(lost @ JournalError::Lost { .. }) => lost,
         Ok(_) => {
-            eprintln!("nothing is lost: the journal in {} is complete, and nothing was changed", context.state_dir.display());
+            eprintln!(
+                "nothing is lost: the journal in {} is complete, and nothing was changed",
+                context.state_dir.display()
+            );
             return Ok(());
         }
         // Only a loss can be accepted: anything else is told by the checks or stops here.
         Err(error) => return Err(error.into()),
     };
     eprintln!("{lost}");
-    eprintln!("accepting the loss: what is missing stays missing; a run whose last events are gone goes on from those that are left");
+    eprintln!(
+        "accepting the loss: what is missing stays missing; a run whose last events are gone goes on from those that are left"
+    );
     SqliteJournal::accept_loss(&context.state_dir)?;
     Ok(())
 }

@@ -49,12 +49,16 @@ pub fn all(context: &Context) -> Vec<Line> {
 
 fn root(context: &Context) -> Line {
     let root = &context.root;
-    let mark = [".git", "duo-agent.config.yaml", "duo-agent.config.yml"].into_iter().find(|mark| root.join(mark).exists());
+    let mark =
+        [".git", "duo-agent.config.yaml", "duo-agent.config.yml"].into_iter().find(|mark| root.join(mark).exists());
     match mark {
         Some(mark) => Line::ok("project", format!("{} (it has {mark})", root.display())),
         None => Line::warn(
             "project",
-            format!("{}: no folder from here up has .git or duo-agent.config.yaml, so this one counts as the project", root.display()),
+            format!(
+                "{}: no folder from here up has .git or duo-agent.config.yaml, so this one counts as the project",
+                root.display()
+            ),
             "runs are kept in the folder that tol is started in; `git init` or `tol init` marks a root",
         ),
     }
@@ -62,11 +66,15 @@ fn root(context: &Context) -> Line {
 
 fn files(context: &Context) -> Line {
     match super::validate::counts(&context.root) {
-        Ok((0, _, _)) => Line::warn("files", "no pipeline, agents.yaml or test was found", "`tol init` writes a small project"),
-        Ok((checked, 0, 0)) => Line::ok("files", format!("{checked} checked, nothing wrong")),
-        Ok((checked, errors, warnings)) => {
-            Line::warn("files", format!("{checked} checked: {errors} errors, {warnings} warnings"), "`tol validate` shows them")
+        Ok((0, _, _)) => {
+            Line::warn("files", "no pipeline, agents.yaml or test was found", "`tol init` writes a small project")
         }
+        Ok((checked, 0, 0)) => Line::ok("files", format!("{checked} checked, nothing wrong")),
+        Ok((checked, errors, warnings)) => Line::warn(
+            "files",
+            format!("{checked} checked: {errors} errors, {warnings} warnings"),
+            "`tol validate` shows them",
+        ),
         Err(failure) => Line::warn("files", failure.message, "`tol validate` says more"),
     }
 }
@@ -83,7 +91,11 @@ fn probe(folder: &Path) -> PathBuf {
 fn state_folder(context: &Context) -> Line {
     let folder = &context.state_dir;
     if folder.exists() && !folder.is_dir() {
-        return Line::fail("state", format!("{} is no folder", folder.display()), "move it away, or name another with --state-dir");
+        return Line::fail(
+            "state",
+            format!("{} is no folder", folder.display()),
+            "move it away, or name another with --state-dir",
+        );
     }
     let place = existing(folder);
     let file = probe(&place);
@@ -115,12 +127,14 @@ fn journal(context: &Context) -> Vec<Line> {
         Ok(rows) => rows,
         Err(error) => return vec![journal_error(&error)],
     };
-    let mut lines = vec![Line::ok("journal", format!("opens, ends at its high-water mark, and all {events} events are sound"))];
+    let mut lines =
+        vec![Line::ok("journal", format!("opens, ends at its high-water mark, and all {events} events are sound"))];
     let mut by_status: BTreeMap<&str, usize> = BTreeMap::new();
     rows.iter().for_each(|row| *by_status.entry(&row.status).or_default() += 1);
     let listed: Vec<String> = by_status.iter().map(|(status, number)| format!("{number} {status}")).collect();
     lines.push(Line::ok("runs", if listed.is_empty() { "none".to_owned() } else { listed.join(", ") }));
-    let left: Vec<_> = rows.iter().filter(|row| row.finished_at.is_none() && row.owner.is_none() && row.status != "waiting").collect();
+    let left: Vec<_> =
+        rows.iter().filter(|row| row.finished_at.is_none() && row.owner.is_none() && row.status != "waiting").collect();
     if let Some(newest) = left.first() {
         lines.push(Line::warn(
             "owners",
@@ -144,7 +158,11 @@ fn space(context: &Context) -> Line {
     };
     let words = format!("{:.1} GiB free for the state folder", free as f64 / (1u64 << 30) as f64);
     if free < NO_SPACE {
-        Line::fail("space", words, "free some: a run stops when its events cannot be written; `tol runs prune` removes old runs")
+        Line::fail(
+            "space",
+            words,
+            "free some: a run stops when its events cannot be written; `tol runs prune` removes old runs",
+        )
     } else if free < LITTLE_SPACE {
         Line::warn("space", words, "free some; `tol runs prune` removes old runs")
     } else {
@@ -159,14 +177,23 @@ fn sync(context: &Context) -> Line {
     let _ = std::fs::remove_file(&file);
     match measured {
         Ok((median, slowest)) => {
-            let words = format!("a durable write takes {:.2} ms, at most {:.2} ms of {SYNCS}", millis(median), millis(slowest));
+            let words =
+                format!("a durable write takes {:.2} ms, at most {:.2} ms of {SYNCS}", millis(median), millis(slowest));
             if median > SLOW_SYNC {
-                Line::warn("sync", words, "every step waits for at least one; put the state folder on a faster disk with --state-dir")
+                Line::warn(
+                    "sync",
+                    words,
+                    "every step waits for at least one; put the state folder on a faster disk with --state-dir",
+                )
             } else {
                 Line::ok("sync", words)
             }
         }
-        Err(error) => Line::fail("sync", format!("{}: {error}", place.display()), "tol writes nothing where writes cannot be made durable"),
+        Err(error) => Line::fail(
+            "sync",
+            format!("{}: {error}", place.display()),
+            "tol writes nothing where writes cannot be made durable",
+        ),
     }
 }
 
@@ -210,11 +237,17 @@ fn programs() -> Vec<Line> {
 }
 
 fn locale() -> Line {
-    let value = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let value = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     let is_utf8 = |value: &str| value.to_ascii_uppercase().replace('-', "").contains("UTF8");
     match value {
         Some(value) if is_utf8(&value) => Line::ok("locale", value),
-        Some(value) => Line::warn("locale", format!("{value} is not UTF-8"), "scripts may print bytes that are replaced; set LANG=C.UTF-8"),
+        Some(value) => Line::warn(
+            "locale",
+            format!("{value} is not UTF-8"),
+            "scripts may print bytes that are replaced; set LANG=C.UTF-8",
+        ),
         None => Line::warn("locale", "no locale is set", "scripts may print bytes that are replaced; set LANG=C.UTF-8"),
     }
 }
@@ -238,7 +271,11 @@ fn variables() -> Vec<Line> {
     let mut read = Vec::new();
     for name in set.iter().filter(|name| name.to_ascii_uppercase().starts_with("TOL_")) {
         if name == FAULT {
-            lines.push(Line::warn("variables", format!("{name} is set: it makes tol kill itself, for tests"), format!("unset {name}")));
+            lines.push(Line::warn(
+                "variables",
+                format!("{name} is set: it makes tol kill itself, for tests"),
+                format!("unset {name}"),
+            ));
         } else if known.contains(name) {
             read.push(name.as_str());
         } else if SET_FOR_SCRIPTS.contains(&name.as_str()) || name.starts_with(VARIABLE_PREFIX) {
@@ -246,14 +283,23 @@ fn variables() -> Vec<Line> {
         } else {
             let near = nearest(name, known.iter().map(String::as_str).filter(|other| other != name));
             let help = near.map_or_else(
-                || format!("tol reads {}, and {VARIABLE_PREFIX}NAME for secrets", known.iter().cloned().collect::<Vec<_>>().join(", ")),
+                || {
+                    format!(
+                        "tol reads {}, and {VARIABLE_PREFIX}NAME for secrets",
+                        known.iter().cloned().collect::<Vec<_>>().join(", ")
+                    )
+                },
                 |near| format!("did you mean {near}?"),
             );
             lines.push(Line::warn("variables", format!("{name} is set, and nothing reads it"), help));
         }
     }
     if lines.is_empty() {
-        let words = if read.is_empty() { "none of tol's is set".to_owned() } else { format!("set and read: {}", read.join(", ")) };
+        let words = if read.is_empty() {
+            "none of tol's is set".to_owned()
+        } else {
+            format!("set and read: {}", read.join(", "))
+        };
         lines.push(Line::ok("variables", words));
     }
     lines
@@ -268,7 +314,8 @@ fn dot_env(context: &Context) -> Line {
 }
 
 fn secrets() -> Line {
-    let by_variable = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLE_PREFIX)).count();
+    let by_variable =
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(VARIABLE_PREFIX)).count();
     let Some(folder) = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from) else {
         return Line::ok("secrets", format!("{by_variable} by variable; {FOLDER_VARIABLE} is not set"));
     };
@@ -298,5 +345,9 @@ fn secrets() -> Line {
         return Line::ok("secrets", words);
     }
     open.sort();
-    Line::warn("secrets", format!("{words}; everybody can read {}", open.join(", ")), format!("chmod o-r in {}", folder.display()))
+    Line::warn(
+        "secrets",
+        format!("{words}; everybody can read {}", open.join(", ")),
+        format!("chmod o-r in {}", folder.display()),
+    )
 }

@@ -1,5 +1,6 @@
 //! `tol graph`: draws the steps of a pipeline or of a run, and which waits for which.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -9,10 +10,11 @@ use super::context::Context;
 use super::exit::{DONE, Failure, INVALID};
 use super::{output, run};
 use crate::compile::CompiledPipeline;
-use crate::graph::picture::{View, dot, mermaid, svg, text};
+use crate::graph::EdgeSource;
+use crate::graph::picture::{View, ViewArrow, ViewNode, dot, mermaid, svg, text};
 use crate::journal::Journal;
 use crate::runtime::rebuild;
-use crate::scheduler::{State, UnitKey};
+use crate::scheduler::{Body, State, UnitKey};
 
 /// `tol graph`.
 #[derive(Clone, Debug, Args)]
@@ -68,7 +70,8 @@ pub fn run(arguments: &GraphArgs) -> Result<u8, Failure> {
             }
         };
         let journal = context.journal_to_read()?;
-        let row = context.find(journal.as_ref().map(|journal| journal as &dyn Journal), &arguments.what).map_err(missing)?;
+        let row =
+            context.find(journal.as_ref().map(|journal| journal as &dyn Journal), &arguments.what).map_err(missing)?;
         let Some(journal) = journal else { return Ok(DONE) };
         let state = rebuild(&journal, &row.run)?.state;
         view(&state.program.root.clone(), Some(&state))
@@ -83,6 +86,8 @@ pub fn run(arguments: &GraphArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
+/// The steps of the root pipeline, and in the picture of a run those of the sub-pipelines and blueprints that it has
+/// come to, each behind the step that runs them.
 fn view(pipeline: &CompiledPipeline, state: Option<&State>) -> View {
     let name = &*pipeline.pipeline.name.value;
     let title = match state {
@@ -90,9 +95,63 @@ fn view(pipeline: &CompiledPipeline, state: Option<&State>) -> View {
         None => name.to_owned(),
     };
     let action = |number: u32| pipeline.step(number).action.key().to_owned();
-    let status = |number: u32| {
-        let unit = state?.unit(UnitKey::whole(0, number))?;
-        Some(unit.status.as_str().to_owned())
-    };
-    View::of(&title, &pipeline.graph, &action, &status)
+    let status = |number: u32| Some(standing(state?, UnitKey::whole(0, number)));
+    let mut view = View::of(&title, &pipeline.graph, &action, &status);
+    if let Some(state) = state {
+        add_children(&mut view, state);
+    }
+    view
+}
+
+/// The status of a step, and of a fan-out how many items ended how.
+fn standing(state: &State, key: UnitKey) -> String {
+    let Some(unit) = state.unit(key) else { return "pending".to_owned() };
+    let mut text = unit.status.as_str().to_owned();
+    let step = state.scopes.get(key.scope as usize).and_then(|scope| scope.steps.get(key.step as usize));
+    if let Some(fan) = step.and_then(|step| step.fan.as_deref()) {
+        let mut by_status: BTreeMap<&str, usize> = BTreeMap::new();
+        fan.items.iter().for_each(|item| *by_status.entry(item.status.as_str()).or_default() += 1);
+        let items: Vec<String> = by_status.iter().map(|(status, number)| format!("{number} {status}")).collect();
+        text.push_str(&format!(": {}", if items.is_empty() { "no items".to_owned() } else { items.join(", ") }));
+    }
+    text
+}
+
+fn add_children(view: &mut View, state: &State) {
+    // Where the nodes of each scope begin; hooks and what another plan has replaced are left out.
+    let mut first: BTreeMap<usize, usize> = BTreeMap::from([(0, 0)]);
+    for (number, scope) in state.scopes.iter().enumerate().skip(1) {
+        let Some(parent) = scope.parent.filter(|_| !scope.superseded) else { continue };
+        let graph = match &scope.body {
+            Body::Pipeline => &scope.pipeline.graph,
+            Body::Blueprint(blueprint) => &blueprint.graph,
+            Body::Hooks { .. } => continue,
+        };
+        let Some(begin) = first.get(&(parent.scope as usize)) else { continue };
+        let owner = begin + parent.step as usize;
+        let base = view.nodes.len();
+        first.insert(number, base);
+        for (step, name) in (0u32..).zip(&graph.names) {
+            let action = scope.action(step).map_or("call", |action| action.key());
+            view.nodes.push(ViewNode {
+                label: format!("{}{name}", scope.prefix),
+                action: action.to_owned(),
+                status: Some(standing(state, UnitKey::whole(number as u32, step))),
+                finally: step >= graph.first_finally,
+                critical: false,
+            });
+            let before = view.arrows.len();
+            let inner = graph.dependencies(step).map(|(from, edge)| ViewArrow {
+                from: base + from as usize,
+                to: base + step as usize,
+                declared: edge.source == EdgeSource::Declared,
+                critical: false,
+            });
+            view.arrows.extend(inner);
+            if view.arrows.len() == before {
+                let to = base + step as usize;
+                view.arrows.push(ViewArrow { from: owner, to, declared: false, critical: false });
+            }
+        }
+    }
 }

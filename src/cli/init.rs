@@ -39,8 +39,11 @@ pub fn run(arguments: &InitArgs) -> Result<u8, Failure> {
     let full = std::env::current_dir()?.join(folder);
     let is_marked = full.ancestors().any(|folder| folder.join(".git").exists() || folder.join(SETTINGS.0).exists());
     let files: Vec<(&str, &str)> = FILES.into_iter().chain((!is_marked).then_some(SETTINGS)).collect();
-    let there: Vec<String> =
-        files.iter().filter(|(path, _)| folder.join(path).symlink_metadata().is_ok()).map(|(path, _)| (*path).to_owned()).collect();
+    let there: Vec<String> = files
+        .iter()
+        .filter(|(path, _)| folder.join(path).symlink_metadata().is_ok())
+        .map(|(path, _)| (*path).to_owned())
+        .collect();
     if !there.is_empty() && !arguments.force {
         let names = there.join(", ");
         return Err(Failure::failed(format!(

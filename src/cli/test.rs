@@ -9,11 +9,11 @@ use clap::{Args, ValueEnum};
 use super::exit::{DONE, FAILED, Failure};
 use super::scan::{Target, scan, shown};
 use super::test_report::{self, CaseReport, FileReport, Problem};
+use crate::compile::Sources;
 use crate::compile::{CheckOptions, Program, check, folder_of, join};
 use crate::diagnostic::{Diagnostic, Files, Severity, Span, render_human};
 use crate::model::{ReadContext, TestCase, TestFile, read_test};
 use crate::project::FolderSources;
-use crate::compile::Sources;
 use crate::schema::{self, DocumentKind};
 use crate::testing::{CaseResult, check_case};
 use crate::yaml;
@@ -54,12 +54,15 @@ pub fn run(arguments: &TestArgs) -> Result<u8, Failure> {
     let mut found = scan(&arguments.paths, &here)?;
     found.targets.retain(|target| target.is_named || is_test(&target.path));
     if found.targets.is_empty() {
-        return Err(Failure::invalid("there is nothing to test: no *.test.yaml was found; `tol init` writes one to start from"));
+        return Err(Failure::invalid(
+            "there is nothing to test: no *.test.yaml was found; `tol init` writes one to start from",
+        ));
     }
     let targets = found.targets;
     let worker = std::thread::Builder::new().name("test".to_owned()).stack_size(STACK_BYTES);
     let reports = std::thread::scope(|scope| {
-        let worker = worker.spawn_scoped(scope, || targets.iter().map(|target| run_file(target, &here)).collect::<Vec<_>>())?;
+        let worker =
+            worker.spawn_scoped(scope, || targets.iter().map(|target| run_file(target, &here)).collect::<Vec<_>>())?;
         worker.join().map_err(|_| std::io::Error::other("the tests ended by a fault of tol itself"))
     })?;
     let text = match arguments.format {
@@ -121,10 +124,13 @@ impl Session {
     /// Reads a test file and holds it against its schema.
     fn read(&mut self, path: &str) -> Result<(TestFile, Files), Vec<Problem>> {
         let mut files = Files::default();
-        let text = self.sources.read(path).map_err(|problem| vec![Problem::of_file(self.shown(path), problem.to_string())])?;
+        let text =
+            self.sources.read(path).map_err(|problem| vec![Problem::of_file(self.shown(path), problem.to_string())])?;
         let file = files.add(path, text.clone());
         let (tree, mut diagnostics) = yaml::load(file, &text, &yaml::Limits::default());
-        let Some(tree) = tree else { return Err(diagnostics.iter().map(|found| self.problem(&files, found)).collect()) };
+        let Some(tree) = tree else {
+            return Err(diagnostics.iter().map(|found| self.problem(&files, found)).collect());
+        };
         schema::check(DocumentKind::Test, &tree, &mut diagnostics);
         let test = read_test(&tree, file, path, &mut ReadContext::new(&files, &mut diagnostics));
         diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Error);
@@ -183,7 +189,10 @@ impl Session {
             return Err(at_name(format!("`{}` lies outside the project", test.pipeline.value)));
         };
         if !self.sources.exists(&path) {
-            return Err(at_name(format!("there is no pipeline `{}`; the path goes from the folder of the test file", test.pipeline.value)));
+            return Err(at_name(format!(
+                "there is no pipeline `{}`; the path goes from the folder of the test file",
+                test.pipeline.value
+            )));
         }
         let (mut files, mut diagnostics) = (Files::default(), Vec::new());
         let program = check(&path, &self.sources, &mut files, &mut diagnostics, &CheckOptions { profile });

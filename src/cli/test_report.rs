@@ -81,16 +81,25 @@ pub fn text(reports: &[FileReport]) -> String {
                     let _ = writeln!(text, "{}", picture.trim_end());
                 }
                 None => {
-                    let _ = writeln!(text, "  error: {}:{}:{}: {}", problem.path, problem.line, problem.column, problem.message);
+                    let _ = writeln!(
+                        text,
+                        "  error: {}:{}:{}: {}",
+                        problem.path, problem.line, problem.column, problem.message
+                    );
                 }
             }
         }
         for case in &report.cases {
             let mark = if case.problems.is_empty() { "ok  " } else { "FAIL" };
-            let time = if case.duration.is_zero() { String::new() } else { format!(" ({} virtual)", format_duration(case.duration)) };
+            let time = if case.duration.is_zero() {
+                String::new()
+            } else {
+                format!(" ({} virtual)", format_duration(case.duration))
+            };
             let _ = writeln!(text, "  {mark} {}{time}", case.name);
             for problem in &case.problems {
-                let _ = writeln!(text, "       {}:{}:{}: {}", problem.path, problem.line, problem.column, problem.message);
+                let _ =
+                    writeln!(text, "       {}:{}:{}: {}", problem.path, problem.line, problem.column, problem.message);
             }
             if let Some(ended) = &case.ended {
                 let _ = writeln!(text, "       note: {ended}");
@@ -98,7 +107,12 @@ pub fn text(reports: &[FileReport]) -> String {
         }
     }
     let (passed, failed, broken) = totals(reports);
-    let _ = write!(text, "{} in {}: {passed} passed, {failed} failed", counted(passed + failed, "case"), counted(reports.len(), "file"));
+    let _ = write!(
+        text,
+        "{} in {}: {passed} passed, {failed} failed",
+        counted(passed + failed, "case"),
+        counted(reports.len(), "file")
+    );
     if broken > 0 {
         let _ = write!(text, ", {} could not be run", counted(broken, "file"));
     }
@@ -148,17 +162,27 @@ pub fn junit(reports: &[FileReport]) -> String {
     let (passed, failed, _) = totals(reports);
     let errors: usize = reports.iter().map(|report| report.problems.len()).sum();
     let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned();
-    let _ = writeln!(text, "<testsuites name=\"tol test\" tests=\"{}\" failures=\"{failed}\" errors=\"{errors}\">", passed + failed + errors);
+    let _ = writeln!(
+        text,
+        "<testsuites name=\"tol test\" tests=\"{}\" failures=\"{failed}\" errors=\"{errors}\">",
+        passed + failed + errors
+    );
     for report in reports {
         let name = escaped(&report.path);
         let tests = report.cases.len() + report.problems.len();
         let (failures, errors) = (report.failed_cases(), report.problems.len());
-        let _ = writeln!(text, "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"0\">");
+        let _ = writeln!(
+            text,
+            "  <testsuite name=\"{name}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"0\">"
+        );
         for problem in &report.problems {
             let message = escaped(&problem.message);
             let place = escaped(&format!("{}:{}:{}", problem.path, problem.line, problem.column));
             let _ = writeln!(text, "    <testcase name=\"{place}\" classname=\"{name}\">");
-            let _ = writeln!(text, "      <error message=\"{message}\" type=\"invalid\">{place}: {message}</error>\n    </testcase>");
+            let _ = writeln!(
+                text,
+                "      <error message=\"{message}\" type=\"invalid\">{place}: {message}</error>\n    </testcase>"
+            );
         }
         for case in &report.cases {
             let head = format!(
@@ -170,7 +194,10 @@ pub fn junit(reports: &[FileReport]) -> String {
                 let _ = writeln!(text, "{head}/>");
                 continue;
             };
-            let places = case.problems.iter().map(|problem| format!("{}:{}:{}: {}", problem.path, problem.line, problem.column, problem.message));
+            let places = case
+                .problems
+                .iter()
+                .map(|problem| format!("{}:{}:{}: {}", problem.path, problem.line, problem.column, problem.message));
             let body: Vec<String> = places.chain(case.ended.iter().map(|ended| format!("note: {ended}"))).collect();
             let _ = writeln!(text, "{head}>");
             let _ = writeln!(
@@ -210,10 +237,26 @@ mod tests {
     use super::{CaseReport, FileReport, Problem, escaped, junit, text};
 
     fn reports() -> Vec<FileReport> {
-        let problem = Problem { path: "a.test.yaml".to_owned(), line: 9, column: 3, message: "expected \"<\", got \"&\"".to_owned(), ..Problem::default() };
+        let problem = Problem {
+            path: "a.test.yaml".to_owned(),
+            line: 9,
+            column: 3,
+            message: "expected \"<\", got \"&\"".to_owned(),
+            ..Problem::default()
+        };
         let good = CaseReport { name: "good".to_owned(), line: 4, ..CaseReport::default() };
-        let bad = CaseReport { name: "bad".to_owned(), line: 7, problems: vec![problem], ended: Some("it failed".to_owned()), ..CaseReport::default() };
-        let broken = FileReport { path: "b.test.yaml".to_owned(), problems: vec![Problem::of_file("b.test.yaml".to_owned(), "no".to_owned())], cases: Vec::new() };
+        let bad = CaseReport {
+            name: "bad".to_owned(),
+            line: 7,
+            problems: vec![problem],
+            ended: Some("it failed".to_owned()),
+            ..CaseReport::default()
+        };
+        let broken = FileReport {
+            path: "b.test.yaml".to_owned(),
+            problems: vec![Problem::of_file("b.test.yaml".to_owned(), "no".to_owned())],
+            cases: Vec::new(),
+        };
         vec![FileReport { path: "a.test.yaml".to_owned(), problems: Vec::new(), cases: vec![good, bad] }, broken]
     }
 
@@ -228,7 +271,10 @@ mod tests {
     fn junit_counts_and_escapes() {
         let xml = junit(&reports());
         assert!(xml.contains("<testsuites name=\"tol test\" tests=\"3\" failures=\"1\" errors=\"1\">"), "{xml}");
-        assert!(xml.contains("<failure message=\"expected &quot;&lt;&quot;, got &quot;&amp;&quot;\" type=\"expectation\">"), "{xml}");
+        assert!(
+            xml.contains("<failure message=\"expected &quot;&lt;&quot;, got &quot;&amp;&quot;\" type=\"expectation\">"),
+            "{xml}"
+        );
         assert_eq!(xml.matches("<testcase").count(), 3);
         assert_eq!(xml.matches("</testsuite>").count(), 2);
     }

@@ -88,7 +88,7 @@ pub fn run(arguments: &ValidateArgs) -> Result<u8, Failure> {
 /// If the folder cannot be looked at.
 pub fn counts(folder: &Path) -> Result<(usize, usize, usize), Failure> {
     let folder = folder.canonicalize()?;
-    let findings = check_all(scan(&[folder.clone()], &folder)?, None, &folder)?;
+    let findings = check_all(scan(std::slice::from_ref(&folder), &folder)?, None, &folder)?;
     let count = count(&findings.files, &findings.diagnostics);
     Ok((findings.checked, count.errors, count.warnings))
 }

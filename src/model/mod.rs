@@ -14,8 +14,8 @@ mod step;
 mod test;
 
 pub use action::{
-    Action, AgentStep, Approve, ApproveMode, CacheRule, HttpBody, HttpStep, OnTimeout, OnUnaccepted, PlanSource, PlanStep,
-    RunStep, ScriptSource, SubPipeline, Synthesize, TransformValue, Wait, WritePolicy,
+    Action, AgentStep, Approve, ApproveMode, CacheRule, HttpBody, HttpStep, OnTimeout, OnUnaccepted, PlanSource,
+    PlanStep, RunStep, ScriptSource, SubPipeline, Synthesize, TransformValue, Wait, WritePolicy,
 };
 pub use agents::{Agent, Catalogue, Price, ProviderKind};
 pub use blueprint::{Blueprint, BlueprintStep, Callee, OnError};
@@ -27,6 +27,4 @@ pub use read::{
 };
 pub use settings::{EngineSettings, Settings};
 pub use step::{Condition, EnvEntry, Fan, Priority, Step};
-pub use test::{
-    ExpectedInput, ExpectedStep, Expectation, Mock, MockOutcome, Mocked, TestCase, TestFile,
-};
+pub use test::{Expectation, ExpectedInput, ExpectedStep, Mock, MockOutcome, Mocked, TestCase, TestFile};

@@ -54,13 +54,26 @@ pub struct MockOutcome {
 /// What happens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mocked {
-    Outputs { outputs: Value, exit_code: Option<i32>, stderr: Option<Box<str>>, tokens: Option<u64> },
+    Outputs {
+        outputs: Value,
+        exit_code: Option<i32>,
+        stderr: Option<Box<str>>,
+        tokens: Option<u64>,
+    },
     /// Where the file names no class, an exit code of a script says it.
-    Fail { failure: Failure, class_given: bool, tokens: Option<u64> },
+    Fail {
+        failure: Failure,
+        class_given: bool,
+        tokens: Option<u64>,
+    },
     /// It does not end by itself.
     Hang,
     /// Somebody answers an approval.
-    Decide { approved: bool, by: Box<str>, comment: Option<Box<str>> },
+    Decide {
+        approved: bool,
+        by: Box<str>,
+        comment: Option<Box<str>>,
+    },
 }
 
 /// What must hold in the end; what is absent is not looked at.

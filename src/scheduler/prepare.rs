@@ -312,7 +312,7 @@ impl Preparation<'_> {
         };
         let pipeline = self.definition.pipeline();
         let tools =
-            step.tools.iter().filter_map(|name| pipeline.tools.get(&name.value)).map(|tool| card(tool)).collect();
+            step.tools.iter().filter_map(|name| pipeline.tools.get(&name.value)).map(card).collect();
         let schema = step.schema.as_ref().map(|schema| schema.value.clone());
         let env = self.env(&step.env, &names)?;
         Ok(AgentCall { env, ..self.call(&agent, AgentPhase::Execute, prompt, input, schema, tools)? })

@@ -102,8 +102,12 @@ fn check_places(program: &Program, case: &TestCase, findings: &mut Vec<Finding>)
 
 /// What of the case's environment the pipelines let in.
 fn environment(program: &Program, case: &TestCase) -> Map<String, Value> {
-    let listed: Vec<&str> =
-        program.pipelines.values().flat_map(|pipeline| &pipeline.pipeline.inherit_env).map(|name| &*name.value).collect();
+    let listed: Vec<&str> = program
+        .pipelines
+        .values()
+        .flat_map(|pipeline| &pipeline.pipeline.inherit_env)
+        .map(|name| &*name.value)
+        .collect();
     let let_in = case.env.iter().filter(|(name, _)| listed.contains(&&**name));
     let_in.map(|(name, value)| (name.to_string(), json!(value))).collect()
 }
@@ -130,13 +134,15 @@ impl Check<'_> {
         for path in &case.expect.ran {
             if !self.did_run(&path.value) {
                 let why = self.standing(&path.value);
-                self.findings.push(plain(path.span, format!("step `{}` was expected to run and did not: {why}", path.value)));
+                self.findings
+                    .push(plain(path.span, format!("step `{}` was expected to run and did not: {why}", path.value)));
             }
         }
         for path in &case.expect.not_ran {
             if self.did_run(&path.value) {
                 let how = self.standing(&path.value);
-                self.findings.push(plain(path.span, format!("step `{}` was expected not to run and did: {how}", path.value)));
+                self.findings
+                    .push(plain(path.span, format!("step `{}` was expected not to run and did: {how}", path.value)));
             }
         }
         let outputs = state.outputs.as_deref().cloned().unwrap_or_else(|| json!({}));
@@ -145,8 +151,13 @@ impl Check<'_> {
             match outputs.get(&*name.value) {
                 Some(actual) => self.matches(&what, expected.span, &expected.value, actual),
                 None => {
-                    let names: Vec<&str> = outputs.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-                    let listed = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
+                    let names: Vec<&str> =
+                        outputs.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+                    let listed = if names.is_empty() {
+                        "it has none".to_owned()
+                    } else {
+                        format!("it has {}", names.join(", "))
+                    };
                     self.findings.push(plain(name.span, format!("the run has no output `{}`; {listed}", name.value)));
                 }
             }
@@ -249,7 +260,12 @@ impl Check<'_> {
         }
         let got = actual.as_ref().map_or_else(|| "none".to_owned(), |actual| shown(&json!(actual)));
         let message = format!("{what}: expected it to hold {}, got {got}", shown(&json!(expected.value)));
-        self.findings.push(Finding { span: expected.span, message, expected: Some(json!(expected.value)), actual: actual.map(Value::from) });
+        self.findings.push(Finding {
+            span: expected.span,
+            message,
+            expected: Some(json!(expected.value)),
+            actual: actual.map(Value::from),
+        });
     }
 
     /// In a map only the keys that are expected are looked at; a list must be as long as the expected one.
@@ -297,7 +313,8 @@ fn shown(value: &Value) -> String {
 
 /// Why a unit stands as it does.
 fn reason_of(unit: &UnitState) -> Option<String> {
-    let failure = unit.failure.as_deref().filter(|_| unit.status != StepStatus::Succeeded).map(|failure| failure.message.clone());
+    let failure =
+        unit.failure.as_deref().filter(|_| unit.status != StepStatus::Succeeded).map(|failure| failure.message.clone());
     match (unit.reason(), failure) {
         (Some(reason), Some(failure)) if failure.contains(reason) => Some(failure),
         (Some(reason), Some(failure)) => Some(format!("{reason}: {failure}")),

@@ -52,8 +52,11 @@ impl<'c> Mocks<'c> {
             ));
         };
         let calls = mock.outcomes.iter().filter(|outcome| !matches!(outcome.what, Mocked::Decide { .. }));
-        let Some(outcome) = calls.clone().nth(call).or_else(|| calls.last()) else {
-            return Err(format!("step `{path}` ({}) is no approval: mock it with `outputs`, `fail` or `hang`", noun(work)));
+        let Some(outcome) = calls.clone().nth(call).or_else(|| calls.clone().next_back()) else {
+            return Err(format!(
+                "step `{path}` ({}) needs an outcome, not only a decision: mock it with `outputs`, `fail` or `hang`",
+                noun(work)
+            ));
         };
         let takes = outcome.takes.unwrap_or_default();
         Ok(match &outcome.what {
@@ -111,7 +114,9 @@ fn empty(path: &str, work: &Work) -> Result<Value, String> {
     match work {
         Work::Run(_) | Work::Http(_) => reported(path, work, &json!({})),
         Work::Agent(call) => match call.phase {
-            AgentPhase::Plan => Err(format!("step `{path}` is planned by an agent, and no empty plan can stand for it; mock it")),
+            AgentPhase::Plan => {
+                Err(format!("step `{path}` is planned by an agent, and no empty plan can stand for it; mock it"))
+            }
             AgentPhase::Critique => Ok(json!({ "text": null, "output": { "score": 1.0, "accepted": true } })),
             AgentPhase::Execute | AgentPhase::Synthesize if call.schema.is_some() => {
                 Err(format!("step `{path}` answers by a schema, which empty outputs would not fit; mock it"))

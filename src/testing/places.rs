@@ -24,9 +24,7 @@ pub(super) fn problem_of(program: &Program, path: &str) -> Option<String> {
         if name != part && step.fan.is_none() {
             return Some(format!("`{path}`: `{name}` has no items: it has neither `foreach` nor `matrix`"));
         }
-        if parts.peek().is_none() {
-            return None;
-        }
+        parts.peek()?;
         walked.push_str(part);
         walked.push('/');
         let child = pipeline.children.get(&number).and_then(|path| program.pipelines.get(path));
@@ -34,7 +32,11 @@ pub(super) fn problem_of(program: &Program, path: &str) -> Option<String> {
             // Which calls a blueprint has may be known only when it is there.
             (Action::Execute(_), _) => return None,
             (_, Some(child)) => pipeline = child,
-            (_, None) => return Some(format!("`{path}`: `{name}` is no sub-pipeline and no blueprint: it has no steps of its own")),
+            (_, None) => {
+                return Some(format!(
+                    "`{path}`: `{name}` is no sub-pipeline and no blueprint: it has no steps of its own"
+                ));
+            }
         }
     }
     None
@@ -58,16 +60,24 @@ pub(super) fn mock_problem(program: &Program, path: &str) -> Option<String> {
         Action::Pipeline(_) => Some(format!("`{name}` is a sub-pipeline: mock its steps, as in `{name}/STEP`")),
         Action::Transform(_) => Some(format!("`{name}` is a transform: it is computed, not mocked")),
         Action::Wait(_) => Some(format!("`{name}` is a wait: no real time passes, so it needs no mock")),
-        Action::Run(_) | Action::Http(_) | Action::Agent(_) | Action::Approve(_) | Action::Plan(_) | Action::Execute(_)
+        Action::Run(_)
+        | Action::Http(_)
+        | Action::Agent(_)
+        | Action::Approve(_)
+        | Action::Plan(_)
+        | Action::Execute(_)
         | Action::Synthesize(_) => None,
     }
 }
 
 fn hook_problem(pipeline: &CompiledPipeline, part: &str) -> Option<String> {
     let hooks = &pipeline.pipeline.hooks;
-    let lists = [("success", &hooks.success), ("failure", &hooks.failure), ("cancel", &hooks.cancel), ("exit", &hooks.exit)];
-    let known: Vec<String> =
-        lists.iter().flat_map(|(kind, list)| (0..list.len()).map(move |number| format!("hooks:{kind}_{number}"))).collect();
+    let lists =
+        [("success", &hooks.success), ("failure", &hooks.failure), ("cancel", &hooks.cancel), ("exit", &hooks.exit)];
+    let known: Vec<String> = lists
+        .iter()
+        .flat_map(|(kind, list)| (0..list.len()).map(move |number| format!("hooks:{kind}_{number}")))
+        .collect();
     if known.iter().any(|name| name == part) {
         return None;
     }

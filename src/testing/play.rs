@@ -9,8 +9,8 @@ use crate::compile::Program;
 use crate::id::{LeaseToken, UnitPath};
 use crate::model::{Agent, Mocked, ProviderKind};
 use crate::scheduler::{
-    About, Accepted, Decision, Effect, Event, Input, PreparedWork, RunStatus, Stamped, State, StepStatus, UnitKey, admit, apply,
-    prepare,
+    About, Accepted, Decision, Effect, Event, Input, PreparedWork, RunStatus, Stamped, State, StepStatus, UnitKey,
+    admit, apply, prepare,
 };
 use crate::task::{Outcome, Work};
 use crate::time::Timestamp;
@@ -59,7 +59,12 @@ struct Player<'m> {
 ///
 /// # Errors
 /// Why it cannot be played on: a step without a mock, or no end in sight.
-pub(super) fn play(program: &Arc<Program>, accepted: Accepted, mocks: &Mocks<'_>, stops_waiting: bool) -> Result<Played, String> {
+pub(super) fn play(
+    program: &Arc<Program>,
+    accepted: Accepted,
+    mocks: &Mocks<'_>,
+    stops_waiting: bool,
+) -> Result<Played, String> {
     let accepted = Arc::new(accepted);
     let state = State::new(callable(program), accepted.clone(), BEGIN);
     let played = Played { state, calls: BTreeMap::new(), ran: BTreeSet::new() };
@@ -130,7 +135,8 @@ impl Player<'_> {
             }
             Effect::Stop { unit, token, .. } => {
                 let unit = self.played.state.path(unit);
-                self.due.retain(|_, pending| !matches!(pending, Pending::Report { token: other, .. } if *other == token));
+                self.due
+                    .retain(|_, pending| !matches!(pending, Pending::Report { token: other, .. } if *other == token));
                 self.later(Duration::ZERO, Pending::Report { unit, token, outcome: Outcome::Stopped });
                 Ok(())
             }
@@ -198,7 +204,10 @@ fn callable(program: &Arc<Program>) -> Arc<Program> {
     settings.provider = Some(ProviderKind::Command);
     program.settings = Arc::new(settings);
     for pipeline in program.pipelines.values_mut() {
-        let agents = pipeline.agents.iter().map(|(name, agent)| (name.clone(), Arc::new(Agent { provider: None, ..(**agent).clone() })));
+        let agents = pipeline
+            .agents
+            .iter()
+            .map(|(name, agent)| (name.clone(), Arc::new(Agent { provider: None, ..(**agent).clone() })));
         let agents = Arc::new(agents.collect());
         Arc::make_mut(pipeline).agents = agents;
     }

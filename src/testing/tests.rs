@@ -26,8 +26,11 @@ fn check(pipeline: &str, case: &str, expect: &[&str]) {
     assert!(diagnostics.is_empty(), "{}", render_human(&files, &diagnostics, false));
     let read = read_test(&tree, file, "p.test.yaml", &mut ReadContext::new(&files, &mut diagnostics));
     let result = check_case(&Arc::new(program), &read.cases[0]);
-    let got: Vec<String> =
-        result.findings.iter().map(|finding| format!("{}: {}", files.place(finding.span).line, finding.message)).collect();
+    let got: Vec<String> = result
+        .findings
+        .iter()
+        .map(|finding| format!("{}: {}", files.place(finding.span).line, finding.message))
+        .collect();
     assert_eq!(got, expect, "{:?}", result.ended);
 }
 
@@ -109,15 +112,31 @@ fn names_that_no_step_has_are_told() {
 #[test]
 fn time_passes_without_taking_any() {
     let slow = "steps:\n  - { id: a, run: x, timeout: 2h, retry: { limit: 1, on: [timeout] }, attempt_timeout: 50m }\n  - { id: w, wait: 30d }";
-    check(slow, "mocks: { a: { hang: true } }\nexpect: { status: failed, steps: { a: { status: timed_out, attempts: 2 }, w: { status: succeeded } } }", &[]);
-    check(slow, "mocks: { a: [{ hang: true }, { outputs: {}, takes: 40m }] }\nexpect: { status: succeeded, steps: { a: { attempts: 2 } } }", &[]);
+    check(
+        slow,
+        "mocks: { a: { hang: true } }\nexpect: { status: failed, steps: { a: { status: timed_out, attempts: 2 }, w: { status: succeeded } } }",
+        &[],
+    );
+    check(
+        slow,
+        "mocks: { a: [{ hang: true }, { outputs: {}, takes: 40m }] }\nexpect: { status: succeeded, steps: { a: { attempts: 2 } } }",
+        &[],
+    );
 }
 
 #[test]
 fn approvals_are_answered_or_left_open() {
     let gate = "steps:\n  - { id: gate, approve: { message: sure?, on_timeout: approve }, timeout: 1d }\n  - { id: go, depends: [gate], run: x }";
-    check(gate, "mocks: { gate: { decision: rejected, by: ann, comment: no } }\nexpect: { status: failed, not_ran: [go], steps: { gate: { reason: rejected by ann } } }", &[]);
-    check(gate, "default: succeed\nmocks: { gate: { decision: approved } }\nexpect: { status: succeeded, steps: { gate: { outputs: { by: test } } } }", &[]);
+    check(
+        gate,
+        "mocks: { gate: { decision: rejected, by: ann, comment: no } }\nexpect: { status: failed, not_ran: [go], steps: { gate: { reason: rejected by ann } } }",
+        &[],
+    );
+    check(
+        gate,
+        "default: succeed\nmocks: { gate: { decision: approved } }\nexpect: { status: succeeded, steps: { gate: { outputs: { by: test } } } }",
+        &[],
+    );
     check(gate, "expect: { status: waiting, steps: { gate: { status: waiting } }, not_ran: [go] }", &[]);
     check(gate, "default: succeed\nexpect: { status: succeeded, ran: [go] }", &[]);
 }
@@ -139,7 +158,9 @@ expect:
 
 #[test]
 fn exit_codes_have_the_class_that_they_have_in_a_run() {
-    let step = |codes: &str| format!("steps:\n  - {{ id: a, run: x, permanent_exit_codes: [{codes}], retry: {{ limit: 1 }} }}");
+    let step = |codes: &str| {
+        format!("steps:\n  - {{ id: a, run: x, permanent_exit_codes: [{codes}], retry: {{ limit: 1 }} }}")
+    };
     check(&step("3"), "mocks: { a: { fail: { exit_code: 3 } } }\nexpect: { steps: { a: { attempts: 1 } } }", &[]);
     check(&step("4"), "mocks: { a: { fail: { exit_code: 3 } } }\nexpect: { steps: { a: { attempts: 2 } } }", &[]);
 }
@@ -147,7 +168,11 @@ fn exit_codes_have_the_class_that_they_have_in_a_run() {
 #[test]
 fn secrets_stand_as_they_are_written() {
     let steps = "steps:\n  - { id: a, run: x, env: { T: 'Bearer {{ secrets.KEY }}', N: 5 } }";
-    check(steps, "default: succeed\nexpect: { steps: { a: { input: { env: { T: 'Bearer {{ secrets.KEY }}', N: 5 } } } } }", &[]);
+    check(
+        steps,
+        "default: succeed\nexpect: { steps: { a: { input: { env: { T: 'Bearer {{ secrets.KEY }}', N: 5 } } } } }",
+        &[],
+    );
 }
 
 #[test]

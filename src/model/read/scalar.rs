@@ -109,6 +109,8 @@ impl ReadContext<'_> {
         let text = node.as_str()?;
         let (code, message, help) = match parse_duration(text) {
             Ok(duration) => return Some(duration),
+            // A text without this shape has been reported as one that breaks its pattern.
+            Err(_) if !has_units(text) => return None,
             Err(DurationError::Form(_)) => (
                 super::codes::BAD_DURATION,
                 format!("`{text}` is no duration"),
@@ -128,4 +130,22 @@ impl ReadContext<'_> {
         self.report(Diagnostic::error(code, node.span, message).help(help));
         None
     }
+}
+
+/// True for numbers with units in whatever order, and for what begins as ISO 8601: texts that the published pattern of
+/// durations lets pass.
+fn has_units(text: &str) -> bool {
+    if let Some(body) = text.strip_prefix('P') {
+        return body.chars().all(|c| c.is_ascii_digit() || ".WDTHMS".contains(c));
+    }
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(digits);
+        let unit = ["ms", "d", "h", "m", "s"].into_iter().find_map(|unit| behind.strip_prefix(unit));
+        let is_number = number.parse::<f64>().is_ok() && !number.starts_with('.') && !number.ends_with('.');
+        let (Some(behind), true) = (unit, is_number) else { return false };
+        rest = behind;
+    }
+    !text.is_empty()
 }

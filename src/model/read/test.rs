@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::diagnostic::{FileId, Spanned};
 use crate::model::read::retry::error_class;
 use crate::model::read::{ReadContext, scalar};
-use crate::model::test::{ExpectedInput, ExpectedStep, Expectation, Mock, MockOutcome, Mocked, TestCase, TestFile};
+use crate::model::test::{Expectation, ExpectedInput, ExpectedStep, Mock, MockOutcome, Mocked, TestCase, TestFile};
 use crate::task::{ErrorClass, Failure};
 use crate::yaml::{Node, Yaml};
 
@@ -31,7 +31,10 @@ fn read_case(node: &Node, context: &mut ReadContext<'_>) -> TestCase {
         profile: scalar::spanned(node, "profile"),
         mocks: scalar::entries(node, "mocks")
             .iter()
-            .map(|entry| Mock { step: Spanned::new(entry.key.clone(), entry.key_span), outcomes: read_outcomes(&entry.node, context) })
+            .map(|entry| Mock {
+                step: Spanned::new(entry.key.clone(), entry.key_span),
+                outcomes: read_outcomes(&entry.node, context),
+            })
             .collect(),
         default_succeeds: node.get("default").and_then(Node::as_str) == Some("succeed"),
         expect: node.get("expect").map(read_expectation).unwrap_or_default(),
