@@ -27,10 +27,10 @@ pub fn admit(state: &State, input: Input, now: Timestamp) -> Result<Event, Rejec
     }
     match input {
         Input::Start { unit, token } => {
-            let current = state
-                .find(&unit)
-                .and_then(|key| state.unit(key))
-                .is_some_and(|at| at.token == token.0 && !at.start_recorded);
+            let current = state.find(&unit).is_some_and(|key| {
+                let waits = state.unit(key).is_some_and(|at| at.token == token.0 && token.0 != 0 && !at.start_recorded);
+                waits && state.retry_of(key).is_some_and(|retry| retry.never)
+            });
             if current { Ok(Event::Started { unit, token }) } else { Err(Rejection::Stale(unit)) }
         }
         Input::Report { unit, token, outcome, draw } => {

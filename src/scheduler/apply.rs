@@ -8,6 +8,7 @@ use super::state::{ASKS, About, Effect, Note, ReadyKey, State, StopReason, Timer
 use super::status::StepStatus;
 use crate::compile::Program;
 use crate::id::{LeaseToken, UnitPath};
+use crate::model::Action;
 use crate::task::{ErrorClass, Failure, Outcome};
 use crate::time::Timestamp;
 
@@ -172,8 +173,8 @@ impl State {
         self.take_back(key, outcome.usage());
         let stop = self.unit(key).and_then(|unit| unit.stop().cloned());
         match (stop, outcome) {
-            (Some(reason), _) => self.stopped(key, reason, draw),
-            (None, Outcome::Succeeded { outputs, exit_code, stderr, cached, .. }) => {
+            (Some(reason), _) if !self.is_done_by(key, outcome) => self.stopped(key, reason, draw),
+            (Some(_) | None, Outcome::Succeeded { outputs, exit_code, stderr, cached, .. }) => {
                 let unit = self.unit_mut(key);
                 unit.cached = *cached;
                 if exit_code.is_some() || stderr.is_some() {
@@ -183,13 +184,31 @@ impl State {
                 }
                 self.succeeded(key, outputs.clone());
             }
-            (None, Outcome::Failed { failure, .. }) => self.attempt_failed(key, failure.clone(), draw),
-            (None, Outcome::Stopped) if self.retry_of(key).is_some_and(|retry| retry.never) => self.becomes_unknown(key),
-            (None, Outcome::Stopped) => {
+            (Some(_) | None, Outcome::Failed { failure, .. }) => self.attempt_failed(key, failure.clone(), draw),
+            (Some(_) | None, Outcome::Stopped) if self.retry_of(key).is_some_and(|retry| retry.never) => self.becomes_unknown(key),
+            (Some(_) | None, Outcome::Stopped) => {
                 // Nobody asked for it here: the worker went away by itself.
                 self.attempt_failed(key, Failure::transient("the worker stopped in the middle"), draw);
             }
         }
+    }
+
+    /// True if the outcome is all that the unit was to do, and not one call of several.
+    fn is_done_by(&self, key: UnitKey, outcome: &Outcome) -> bool {
+        let several = match self.definition(key).action() {
+            Some(Action::Plan(_) | Action::Execute(_) | Action::Synthesize(_)) => true,
+            Some(
+                Action::Run(_)
+                | Action::Http(_)
+                | Action::Transform(_)
+                | Action::Pipeline(_)
+                | Action::Wait(_)
+                | Action::Approve(_)
+                | Action::Agent(_),
+            )
+            | None => false,
+        };
+        matches!(outcome, Outcome::Succeeded { .. }) && !several
     }
 
     fn on_time(&mut self) {

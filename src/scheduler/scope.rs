@@ -447,6 +447,7 @@ impl State {
         };
         self.outputs = Some(Arc::new(outputs.unwrap_or_else(|_| self.outputs_that_are_there())));
         self.verdict = Some(verdict);
+        self.paused = false;
         self.ended_at = Some(self.now);
         self.timers.clear();
         self.ready.clear();

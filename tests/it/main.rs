@@ -12,5 +12,6 @@ mod schemas;
 mod shipped;
 mod simulate;
 mod source;
+mod state_table;
 mod support;
 mod tidy;

@@ -320,6 +320,10 @@ impl<'r> World<'r> {
         match taken {
             Ok(()) => {
                 assert!(asked, "{unit} took an answer to no question");
+                if self.state.find(&unit) != Some(key) {
+                    // The answer has led to another child or a fallback, which may ask anew under the same path.
+                    return;
+                }
                 let again = self.offer(Input::Decide { unit, decision, by: by.to_owned(), comment: None });
                 assert!(again.is_err(), "an answer is taken twice");
             }
