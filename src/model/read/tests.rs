@@ -262,7 +262,7 @@ fn settings_are_read_and_checked() {
         compare(&files, &found, text, expect);
         settings
     };
-    check("health: { healthy: 0.5, degraded: 0.5 }\n", &["1:35 TOL0511 must be below `healthy`"]);
+    check("health: { healthy: 0.5, degraded: 0.5 }\n", &["1:35 TOL0510 must be below `healthy`"]);
     check("health: { weights: { a: 0.5, b: 0.4 } }\n", &["1:11 TOL0509 add up to 0.9"]);
     check("weights: { a: 0.3, b: 0.3, c: 0.39 }\n", &[]);
     let settings = check(
