@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Plan, execute and synthesize: pipelines from YAML, run durably.
 #[derive(Debug, Parser)]
 #[command(name = "tol", version, about, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done or succeeded, 1 failed, 2 invalid input and nothing started, 3 run timed out, \
-                        4 budget exhausted, 5 waiting for a person, 130 ended by a signal.")]
+#[command(
+    after_help = "Exit codes: 0 done or succeeded, 1 failed, 2 invalid input and nothing started, 3 run timed out, \
+                        4 budget exhausted, 5 waiting for a person, 130 ended by a signal."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -48,7 +48,7 @@ pub fn check_case(program: &Arc<Program>, case: &TestCase) -> CaseResult {
     let profile = case.profile.as_ref().map(|profile| profile.value.to_string());
     let given: Map<String, Value> =
         case.params.iter().map(|(name, value)| (name.to_string(), value.value.clone())).collect();
-    let params = match complete_params(&program.root, given, profile.as_deref()) {
+    let params = match complete_params(&program.root, given) {
         Ok(params) => params,
         Err(problems) => {
             findings.extend(problems.into_iter().map(|problem| parameter(case, problem)));

@@ -88,8 +88,10 @@ impl Watch {
         runs.push((unit.attempt, token));
         if is_never(state, key, unit.fallback) {
             assert!(unit.start_recorded, "{path} must not run twice and starts without a record of it");
-            let calls = matches!(unit.more.as_deref().map(|more| &more.stage), Some(Stage::Plan(_) | Stage::Synthesize(_)));
-            let times = if calls { runs.iter().map(|(attempt, _)| attempt).collect::<BTreeSet<_>>().len() } else { runs.len() };
+            let calls =
+                matches!(unit.more.as_deref().map(|more| &more.stage), Some(Stage::Plan(_) | Stage::Synthesize(_)));
+            let times =
+                if calls { runs.iter().map(|(attempt, _)| attempt).collect::<BTreeSet<_>>().len() } else { runs.len() };
             let allowed = 1 + self.let_again.get(&key).copied().unwrap_or(0);
             assert!(times <= allowed, "{path} must not run twice and runs for the {times}th time: {runs:?}");
         }
@@ -144,11 +146,17 @@ impl Watch {
             let step = step as u32;
             let path = || state.path(UnitKey::whole(number, step));
             let taken_over = entry.unit.reason().is_some_and(|reason| reason.starts_with("taken over"));
-            let started = !matches!(entry.unit.status, StepStatus::Pending | StepStatus::Skipped | StepStatus::Cancelled);
+            let started =
+                !matches!(entry.unit.status, StepStatus::Pending | StepStatus::Skipped | StepStatus::Cancelled);
             if started && !taken_over {
                 for (dependency, _) in graph.dependencies(step) {
                     let before = &scope.steps[dependency as usize].unit;
-                    assert!(before.status.is_final(), "{} starts before `{}` has ended", path(), scope.step_name(dependency));
+                    assert!(
+                        before.status.is_final(),
+                        "{} starts before `{}` has ended",
+                        path(),
+                        scope.step_name(dependency)
+                    );
                 }
             }
             if started && pipeline && step >= graph.first_finally {
@@ -157,12 +165,20 @@ impl Watch {
             }
             if let Some(fan) = &entry.fan {
                 let ended = fan.items.iter().filter(|item| item.status.is_final()).count();
-                assert!(!entry.unit.status.is_final() || ended == fan.items.len(), "{} has ended before its items", path());
+                assert!(
+                    !entry.unit.status.is_final() || ended == fan.items.len(),
+                    "{} has ended before its items",
+                    path()
+                );
             }
         }
         if scope.phase == Phase::Done {
             let open = scope.steps.iter().position(|step| !step.unit.status.is_final());
-            assert_eq!(open.map(|step| state.path(UnitKey::whole(number, step as u32)).to_string()), None, "a scope closed over it");
+            assert_eq!(
+                open.map(|step| state.path(UnitKey::whole(number, step as u32)).to_string()),
+                None,
+                "a scope closed over it"
+            );
             if pipeline {
                 self.check_finally(state, number, scope);
             }
@@ -196,7 +212,9 @@ impl Watch {
         let Some(verdict) = state.verdict.as_ref().filter(|_| number == 0 && !self.late_stop) else { return };
         let (kind, count) = match verdict.status {
             RunStatus::Succeeded | RunStatus::Degraded => (HookKind::Success, hooks.success.len()),
-            RunStatus::Failed | RunStatus::TimedOut | RunStatus::BudgetExhausted => (HookKind::Failure, hooks.failure.len()),
+            RunStatus::Failed | RunStatus::TimedOut | RunStatus::BudgetExhausted => {
+                (HookKind::Failure, hooks.failure.len())
+            }
             RunStatus::Cancelled => (HookKind::Cancel, hooks.cancel.len()),
             RunStatus::Running | RunStatus::Waiting => panic!("a verdict of {:?}", verdict.status),
         };
@@ -282,7 +300,15 @@ pub fn projection(state: &State) -> String {
         let _ = writeln!(
             text,
             "{key:?} {unit:?} {stage} {:?}",
-            more.map(|more| (&more.stop, &more.reason, more.exit_code, &more.stderr, more.attempt_deadline, more.wake, more.reserved))
+            more.map(|more| (
+                &more.stop,
+                &more.reason,
+                more.exit_code,
+                &more.stderr,
+                more.attempt_deadline,
+                more.wake,
+                more.reserved
+            ))
         );
     }
     text
