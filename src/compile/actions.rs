@@ -7,7 +7,7 @@ use super::report::{Report, did_you_mean};
 use super::{codes, input_check};
 use crate::diagnostic::{Diagnostic, Spanned, nearest};
 use crate::expr::ValueTemplate;
-use crate::model::{Action, Pipeline, PlanSource, PlanStep, Step, SubPipeline};
+use crate::model::{Action, Agent, Pipeline, PlanSource, PlanStep, ProviderKind, Step, SubPipeline};
 
 /// What checking an action needs to know.
 pub struct ActionCheck<'a> {
@@ -63,7 +63,8 @@ impl ActionCheck<'_> {
 
     fn agent(&self, agent: &Spanned<Box<str>>, report: &mut Report<'_>) {
         let Callables { agents, view, missing_reported, .. } = self.callables;
-        if agents.contains_key(&agent.value) {
+        if let Some(known) = agents.get(&agent.value) {
+            self.provider(agent, known, report);
             return;
         }
         match view {
@@ -84,6 +85,26 @@ impl ActionCheck<'_> {
                 report
                     .push(Diagnostic::error(codes::UNKNOWN_AGENT, agent.span, message).maybe_help(did_you_mean(near)));
             }
+        }
+    }
+
+    /// Warns at the first use of an agent that no run can call.
+    fn provider(&self, named: &Spanned<Box<str>>, agent: &Agent, report: &mut Report<'_>) {
+        let kind = agent.provider.as_ref().map(|provider| provider.value).or(self.around.settings.provider);
+        let message = match kind {
+            Some(ProviderKind::Command) => return,
+            Some(ProviderKind::Anthropic) => format!("agent `{}` is one of `anthropic`", named.value),
+            Some(ProviderKind::Openai) => format!("agent `{}` is one of `openai`", named.value),
+            None => format!("agent `{}` has no provider, and the settings name none", named.value),
+        };
+        let is_told = self.callables.uncallable.borrow_mut().insert(named.value.clone());
+        if is_told {
+            let message = format!("{message}: this version cannot call it");
+            report.push(
+                Diagnostic::warning(codes::NO_PROVIDER, named.span, message)
+                    .help("give it `provider: command` and `command: […]`")
+                    .related(agent.id.span, "the agent"),
+            );
         }
     }
 

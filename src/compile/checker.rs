@@ -211,7 +211,7 @@ impl<'s> Checker<'s> {
             children: &children,
             blueprints: &blueprints,
         };
-        let (compiled, outputs) = compile(pipeline, around, found);
+        let (compiled, outputs) = compile(pipeline, around, sound, found);
         (sound && !has_errors(found)).then(|| Compiled { pipeline: Arc::new(compiled), outputs })
     }
 
@@ -231,6 +231,14 @@ impl<'s> Checker<'s> {
             let written = Spanned::new(Box::from(written), item.span);
             let Some(path) = self.resolve(&written, folder, found) else { continue };
             let Ok(loaded) = self.loader.load(&path) else { continue };
+            let text = self.loader.files.text(loaded.file);
+            if kind::kind_of(&path, loaded.tree.as_deref(), text) == Some(DocumentKind::Pipeline) {
+                let message = format!("`{}` is a pipeline, which cannot be included", written.value);
+                let help = "name a file that holds only what is shared: `defaults`, `agents`, `tools`, `templates`";
+                found.push(Diagnostic::error(codes::INCLUDED_PIPELINE, written.span, message).help(help));
+                sound = false;
+                continue;
+            }
             sound &= self.include(&path);
             if let Some(tree) = loaded.tree {
                 trees.push(tree.as_ref().clone());

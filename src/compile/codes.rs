@@ -34,6 +34,8 @@ pub const UNKNOWN_PARAM: &str = "TOL0215";
 pub const MISTYPED_PARAM: &str = "TOL0216";
 /// The profile that was asked for does not exist.
 pub const UNKNOWN_PROFILE: &str = "TOL0217";
+/// `include` names a pipeline.
+pub const INCLUDED_PIPELINE: &str = "TOL0218";
 
 /// A condition is not a boolean.
 pub const NOT_BOOLEAN: &str = "TOL0360";
@@ -66,8 +68,8 @@ pub const BLUEPRINT_SIZE: &str = "TOL0408";
 pub const BLUEPRINT_INPUT: &str = "TOL0409";
 /// A call writes, and the plan does not allow it.
 pub const BLUEPRINT_WRITES: &str = "TOL0410";
-/// The form of a blueprint is wrong.
-pub const BLUEPRINT_FORM: &str = "TOL0411";
+/// A key of a blueprint's step is missing; in a file the schema has said so already.
+pub const BLUEPRINT_FORM: &str = "TOL0102";
 
 /// A limit is above the ceiling that the settings set.
 pub const ABOVE_CEILING: &str = "TOL0511";
@@ -88,3 +90,5 @@ pub const UNUSED_PARAM: &str = "TOL0616";
 pub const UNUSED_OUTPUTS: &str = "TOL0617";
 /// An agent lists a tool that is not there.
 pub const UNKNOWN_AGENT_TOOL: &str = "TOL0618";
+/// An agent has no provider that this version can call.
+pub const NO_PROVIDER: &str = "TOL0619";

@@ -36,5 +36,12 @@ pub fn kind_of(path: &str, tree: Option<&Node>, text: &str) -> Option<DocumentKi
             value.is_some_and(|value| value.starts_with("tol/"))
         }),
     };
-    version.then_some(DocumentKind::Pipeline)
+    let shares = tree.is_some_and(is_to_be_included);
+    version.then_some(if shares { DocumentKind::Include } else { DocumentKind::Pipeline })
+}
+
+/// True for what has something that pipelines share, and nothing that makes it a pipeline.
+fn is_to_be_included(tree: &Node) -> bool {
+    let has = |key: &str| tree.entry(key).is_some();
+    !has("steps") && !has("name") && ["defaults", "templates", "tools", "agents"].into_iter().any(has)
 }

@@ -13,13 +13,10 @@ use crate::time::format_duration;
 
 /// Adds all warnings, and the errors of limits above the settings' ceilings.
 ///
-/// `faulty` says that there are errors already: what a misspelt name fails to read is then not called unused.
-pub fn lint(pipeline: &Pipeline, around: Surroundings<'_>, links: &Links, faulty: bool, report: &mut Report<'_>) {
+/// `sound` says that there are no errors elsewhere: what a misspelt name fails to read is else not called unused.
+pub fn lint(pipeline: &Pipeline, around: Surroundings<'_>, links: &Links, sound: bool, report: &mut Report<'_>) {
     never_runs(pipeline, links, report);
     times(pipeline, around, links, report);
-    if !faulty {
-        unused(pipeline, links, report);
-    }
     ceilings(pipeline, around, report);
     cycles_ceiling(pipeline, around, report);
     for hook in hooks(pipeline) {
@@ -33,6 +30,9 @@ pub fn lint(pipeline: &Pipeline, around: Surroundings<'_>, links: &Links, faulty
             }
             Action::Run(_) | Action::Http(_) | Action::Transform(_) | Action::Wait(_) | Action::Agent(_) => {}
         }
+    }
+    if sound && !super::report::has_errors(&report.diagnostics) {
+        unused(pipeline, links, report);
     }
 }
 
@@ -224,7 +224,7 @@ fn ceilings(pipeline: &Pipeline, around: Surroundings<'_>, report: &mut Report<'
     }
 }
 
-/// More cycles of `synthesize` than the settings allow are cut, which the file should not hide.
+/// More cycles of `synthesize` than the settings allow. They are made all the same, so this is only a warning.
 fn cycles_ceiling(pipeline: &Pipeline, around: Surroundings<'_>, report: &mut Report<'_>) {
     let Some(most) = around.settings.max_improvement_cycles else { return };
     for (_, step) in numbered(pipeline) {

@@ -76,14 +76,16 @@ pub fn compile_pipeline(pipeline: Pipeline) -> Result<CompiledPipeline, Vec<Diag
         blueprints: &BTreeMap::new(),
     };
     let mut diagnostics = Vec::new();
-    let (compiled, _) = compile(pipeline, around, &mut diagnostics);
+    let (compiled, _) = compile(pipeline, around, true, &mut diagnostics);
     if super::report::has_errors(&diagnostics) { Err(diagnostics) } else { Ok(compiled) }
 }
 
-/// Checks a pipeline. What comes back is whole only if no error was added.
+/// Checks a pipeline. What comes back is whole only if no error was added. `sound` says that no other file that it
+/// uses has an error.
 pub fn compile(
     pipeline: Pipeline,
     around: Surroundings<'_>,
+    sound: bool,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> (CompiledPipeline, Type) {
     let mut report = Report::new(around.files);
@@ -98,8 +100,8 @@ pub fn compile(
     let mut names = Names::new(&pipeline, &links.graph.index, &broken);
     let typing = typing::Typing { pipeline: &pipeline, around, plans: &plans };
     let outputs = typing.check(&mut names, &links, &mut report);
-    let faulty = super::report::has_errors(diagnostics) || super::report::has_errors(&report.diagnostics);
-    lint::lint(&pipeline, around, &links, faulty, &mut report);
+    let sound = sound && !super::report::has_errors(diagnostics);
+    lint::lint(&pipeline, around, &links, sound, &mut report);
     callables.check_agent_tools(&pipeline, &mut report);
     diagnostics.append(&mut report.diagnostics);
     let graph = links.graph;
@@ -186,6 +188,8 @@ pub struct Callables<'a> {
     pub view: Option<&'a CatalogueView>,
     /// True once the missing catalogue was reported.
     pub missing_reported: std::cell::Cell<bool>,
+    /// The agents that were said to be beyond reach.
+    pub uncallable: std::cell::RefCell<BTreeSet<Box<str>>>,
 }
 
 impl<'a> Callables<'a> {
@@ -200,7 +204,13 @@ impl<'a> Callables<'a> {
             let own = pipeline.agents.iter().map(|(name, agent)| (name.clone(), Arc::new(agent.clone())));
             Arc::make_mut(&mut agents).extend(own);
         }
-        Self { tools, agents, view, missing_reported: std::cell::Cell::new(false) }
+        Self {
+            tools,
+            agents,
+            view,
+            missing_reported: std::cell::Cell::new(false),
+            uncallable: std::cell::RefCell::default(),
+        }
     }
 
     /// Warns of tools that the agents in use list and nobody declares.

@@ -1,7 +1,7 @@
 //! Blueprints that stand in a file: their faults as diagnostics with places.
 
 use super::{BlueprintFault, FaultPlace, PlanRules, compile};
-use crate::compile::CompiledBlueprint;
+use crate::compile::{CompiledBlueprint, codes};
 use crate::compile::report::{Report, node_at, node_at_pointer};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::model::{Blueprint, Callee};
@@ -16,7 +16,8 @@ pub fn compile_static(
     report: &mut Report<'_>,
 ) -> CompiledBlueprint {
     let (compiled, faults) = compile(blueprint.clone(), rules, excused);
-    for fault in faults {
+    // What is missing in a file was found when the file was held against its schema.
+    for fault in faults.into_iter().filter(|fault| fault.code != codes::BLUEPRINT_FORM) {
         let span = span_of(&fault, blueprint, tree, report);
         report.push(Diagnostic::error(fault.code, span, fault.message).maybe_help(fault.help));
     }

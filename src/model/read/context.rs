@@ -1,5 +1,6 @@
 //! What reading needs beside the tree: the texts, for places inside scalars, and somewhere to put mistakes.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use serde_json::Value;
@@ -14,18 +15,21 @@ pub struct ReadContext<'a> {
     /// The texts that spans point into, by their paths within the project.
     pub files: &'a Files,
     /// What `schema` found may stand here already; a second word on the same place is left out.
-    pub diagnostics: &'a mut Vec<Diagnostic>,
+    diagnostics: &'a mut Vec<Diagnostic>,
+    /// The places that have a mistake.
+    places: HashSet<Span>,
 }
 
 impl<'a> ReadContext<'a> {
     /// A context that adds to a list of mistakes.
     pub fn new(files: &'a Files, diagnostics: &'a mut Vec<Diagnostic>) -> Self {
-        Self { files, diagnostics }
+        let places = diagnostics.iter().map(|diagnostic| diagnostic.span).collect();
+        Self { files, diagnostics, places }
     }
 
     /// Adds a mistake, unless its very place has one already.
     pub(super) fn report(&mut self, diagnostic: Diagnostic) {
-        if !self.diagnostics.iter().any(|other| other.span == diagnostic.span) {
+        if self.places.insert(diagnostic.span) {
             self.diagnostics.push(diagnostic);
         }
     }

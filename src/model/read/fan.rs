@@ -20,9 +20,11 @@ pub(super) fn read_fan(step: &Node, context: &mut ReadContext<'_>) -> Option<Box
 }
 
 fn read_foreach(node: &Node, context: &mut ReadContext<'_>) -> Option<Fan> {
-    let items = node.get("items")?;
     let alias = scalar::spanned(node, "as");
     let max_parallel = scalar::unsigned_small(node, "max_parallel");
+    // What is missing or no list was reported. It is still a fan-out, so that the step may name its item.
+    let broken = |alias, span| Some(Fan::Static { items: Vec::new(), items_span: span, alias, max_parallel });
+    let Some(items) = node.get("items") else { return broken(alias, node.span) };
     match &items.value {
         Yaml::List(list) => Some(Fan::Static {
             items: list.iter().map(|item| context.value_template(item)).collect(),
@@ -34,11 +36,10 @@ fn read_foreach(node: &Node, context: &mut ReadContext<'_>) -> Option<Fan> {
             let max_items = scalar::unsigned_small(node, "max_items");
             match context.expression(items) {
                 Some(items) => Some(Fan::Dynamic { items, alias, max_items, max_parallel, span: node.span }),
-                // Still a fan-out, so that the step's own templates may name its item.
-                None => Some(Fan::Static { items: Vec::new(), items_span: items.span, alias, max_parallel }),
+                None => broken(alias, items.span),
             }
         }
-        Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::Map(_) => None,
+        Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::Map(_) => broken(alias, items.span),
     }
 }
 
