@@ -8,13 +8,17 @@ use super::load::{Loader, not_readable};
 use super::pipeline::{CatalogueView, Child, Compiled, Surroundings, compile, fallback_number, numbered};
 use super::report::{Report, has_errors};
 use super::{CompiledPipeline, MemorySources, Program, SourceProblem, Sources, codes, kind, paths, profile, tools};
-use crate::diagnostic::{Diagnostic, Files, Span, Spanned};
+use crate::diagnostic::{Diagnostic, Files, Span, Spanned, renew_comparisons};
 use crate::model::{self, Action, Blueprint, Pipeline, PlanSource, Settings};
 use crate::schema::{self, DocumentKind};
 use crate::yaml::Node;
 
 /// Pipelines that run pipelines go this deep; more is a mistake, and the stack has an end.
 const MOST_NESTING: usize = 64;
+
+/// The codes of names that an included file may declare.
+const SHARED_NAMES: [&str; 4] =
+    [codes::UNKNOWN_TEMPLATE, codes::UNKNOWN_AGENT, codes::NO_CATALOGUE, codes::UNKNOWN_TOOL];
 
 /// How a check is made.
 #[derive(Clone, Debug, Default)]
@@ -167,6 +171,9 @@ impl<'s> Checker<'s> {
         }
         let mut found = Vec::new();
         let mut entry = Entry { compiled: None, reads: Vec::new() };
+        if self.stack.is_empty() {
+            renew_comparisons();
+        }
         self.stack.push((path.to_owned(), Span::default()));
         entry.compiled = self.compile_file(path, &mut entry.reads, &mut found);
         self.stack.pop();
@@ -183,6 +190,7 @@ impl<'s> Checker<'s> {
         let tree = loaded.tree?;
         schema::check(DocumentKind::Pipeline, &tree, found);
         let folder = paths::folder_of(path).to_owned();
+        let includes = tree.get("include").map(|list| list.span);
         let (tree, mut sound) = self.with_includes(tree, &folder, reads, found);
         let tree = with_templates(tree, found);
         let mut context = model::ReadContext::new(&self.loader.files, found);
@@ -212,6 +220,18 @@ impl<'s> Checker<'s> {
             blueprints: &blueprints,
         };
         let (compiled, outputs) = compile(pipeline, around, sound, found);
+        let is_missing = |code: &str| matches!(code, codes::MISSING_FILE | codes::OUTSIDE_PROJECT);
+        if includes.is_some_and(|list| {
+            found.iter().any(|one| {
+                is_missing(one.code)
+                    && list.file == one.span.file
+                    && list.start <= one.span.start
+                    && one.span.end <= list.end
+            })
+        }) {
+            // What the missing file would have brought is not called unknown.
+            found.retain(|one| !SHARED_NAMES.contains(&one.code));
+        }
         (sound && !has_errors(found)).then(|| Compiled { pipeline: Arc::new(compiled), outputs })
     }
 

@@ -148,6 +148,24 @@ fn a_circle_of_pipelines_is_told_once_at_one_place() {
 }
 
 #[test]
+fn a_mistake_is_told_once_and_without_what_follows_from_it() {
+    let text = "include: [b.yaml]\nparams: { p: { type: string } }\nsteps:\n  - { id: s, run: make }\n";
+    let text = format!("apiVersion: tol/v1\nname: a\n{text}");
+    let check = |files: &[(&str, &str)], expect: &[&str]| assert_eq!(found(files).1, expect, "{files:?}");
+    check(&[("a.yaml", &text), ("b.yaml", "defaults: { retri: {} }\n")], &["TOL0101 b.yaml:1:13"]);
+    check(&[("a.yaml", &text), ("b.yaml", &text)], &["TOL0218 a.yaml:3:11"]);
+    let shared = "apiVersion: tol/v1\ndefaults: { timeout: 5s }\n";
+    check(&[("a.yaml", &text), ("b.yaml", shared)], &["TOL0616 a.yaml:4:11"]);
+    let step = |text: &str| format!("steps:\n  - {{ id: s, {text} }}\n");
+    check_lines(&step(r#"foreach: { itmes: [1], as: u }, run: [x, "{{ u }}"]"#), &["TOL0101 a.yaml:4:25"]);
+    check_lines(&step(r#"foreach: { items: 3, as: u }, run: [x, "{{ u }}"]"#), &["TOL0103 a.yaml:4:32"]);
+    check_lines(&step("wait: 5s, cache: { key: k }"), &["TOL0107 a.yaml:4:24"]);
+    let many = format!("{}p{}", "{{ params.no }}".repeat(60), "{{ secrets.X }}".repeat(60));
+    let (_, found) = found(&[("a.yaml", &format!("apiVersion: tol/v1\n{}", step(&format!("run: [x, '{many}']"))))]);
+    assert_eq!(found.len(), 100, "of each kind fifty");
+}
+
+#[test]
 fn agents_come_from_the_nearest_catalogue() {
     let text = "apiVersion: tol/v1\nname: a\nsteps:\n  - { id: s, agent: wrter, prompt: P }\n";
     let check = |files: &[(&str, &str)], path: &str, expect: &[&str]| {
@@ -159,10 +177,19 @@ fn agents_come_from_the_nearest_catalogue() {
     };
     check(&[("x/a.yaml", text)], "x/a.yaml", &["TOL0402"]);
     check(&[("x/a.yaml", text), ("agents.yaml", AGENTS)], "x/a.yaml", &["TOL0401"]);
-    check(&[("x/a.yaml", &text.replace("wrter", "writer")), ("agents.yaml", AGENTS)], "x/a.yaml", &[]);
+    check(&[("x/a.yaml", &text.replace("wrter", "writer")), ("agents.yaml", AGENTS)], "x/a.yaml", &["TOL0619"]);
+    let called = AGENTS.replace("name: W", "name: W, provider: command, command: [w]");
+    check(&[("x/a.yaml", &text.replace("wrter", "writer")), ("agents.yaml", &called)], "x/a.yaml", &[]);
+    let settings = ("duo-agent.config.yaml", "provider: openai\n");
+    let named = text.replace("wrter", "writer");
+    check(&[("x/a.yaml", &named), ("agents.yaml", AGENTS), settings], "x/a.yaml", &["TOL0619"]);
     check(&[("x/a.yaml", &text.replace("wrter", "writer")), ("y/agents.yaml", AGENTS)], "x/a.yaml", &["TOL0402"]);
     let twin = format!("{AGENTS}  other: {{ name: W, type: t, system_prompt: S, temperature: 0.1, max_tokens: 10 }}\n");
-    check(&[("x/a.yaml", &text.replace("wrter", "writer")), ("agents.yaml", &twin)], "x/a.yaml", &["TOL0614"]);
+    check(
+        &[("x/a.yaml", &text.replace("wrter", "writer")), ("agents.yaml", &twin)],
+        "x/a.yaml",
+        &["TOL0619", "TOL0614"],
+    );
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub const UNKNOWN_PARAM: &str = "TOL0215";
 pub const MISTYPED_PARAM: &str = "TOL0216";
 /// The profile that was asked for does not exist.
 pub const UNKNOWN_PROFILE: &str = "TOL0217";
+/// A step names a template that is not declared; reading reports it.
+pub const UNKNOWN_TEMPLATE: &str = "TOL0116";
 /// `include` names a pipeline.
 pub const INCLUDED_PIPELINE: &str = "TOL0218";
 

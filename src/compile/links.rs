@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::codes;
 use super::pipeline::{hooks, numbered, step_of};
-use super::report::{Report, did_you_mean};
+use super::report::{MOST_PROBLEMS, Report, did_you_mean};
 use super::sites::{self, Site, Spot};
 use crate::diagnostic::{Diagnostic, Span, Spanned};
 use crate::expr::Reference;
@@ -222,7 +222,11 @@ impl<'a> Linker<'a, '_, '_> {
 
     /// The arrows that one text makes, and the names in it that are not for this place.
     fn text(&mut self, owner: Owner<'a>, site: Site<'a>, waits: &mut Vec<(u32, Edge)>) {
+        let before = self.report.diagnostics.len();
         for reference in site.text.references() {
+            if self.report.diagnostics.len() - before >= MOST_PROBLEMS {
+                return;
+            }
             let root = reference.root();
             match root {
                 "params" => match reference.field(1) {

@@ -6,6 +6,9 @@ use crate::diagnostic::{Diagnostic, Files, Severity, Span};
 use crate::expr::Problem;
 use crate::yaml::{Node, place_in_scalar};
 
+/// How many mistakes of one text are told; the place of each is found by going over the text.
+pub const MOST_PROBLEMS: usize = 50;
+
 /// The diagnostics of one compilation.
 pub struct Report<'a> {
     pub files: &'a Files,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::links::{check_environment, check_secret};
-use super::report::Report;
+use super::report::{MOST_PROBLEMS, Report};
 use super::scope::Names;
 use super::{codes, sites, typing};
 use crate::diagnostic::Diagnostic;
@@ -30,7 +30,11 @@ fn references(step: &Step, inherited: &BTreeSet<&str>, report: &mut Report<'_>) 
         }
     });
     for site in texts {
+        let before = report.diagnostics.len();
         for reference in site.text.references() {
+            if report.diagnostics.len() - before >= MOST_PROBLEMS {
+                break;
+            }
             match reference.root() {
                 "secrets" => check_secret(&reference, site, report),
                 "env" => check_environment(&reference, site, inherited, report),

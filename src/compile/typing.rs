@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::links::Links;
 use super::pipeline::{Plans, Surroundings, hooks, step_of};
-use super::report::Report;
+use super::report::{MOST_PROBLEMS, Report};
 use super::scope::{ItemNames, Names, Scope, step_type};
 use super::sites::{self, Site, SiteText, Spot};
 use super::{CallTarget, codes};
@@ -242,7 +242,7 @@ fn check_text(site: Site<'_>, scope: &Scope<'_>, report: &mut Report<'_>) {
                 .help("compare it with something, such as `… > 0` or `… == \"yes\"`"),
         );
     }
-    for problem in problems {
+    for problem in problems.into_iter().take(MOST_PROBLEMS) {
         report.problem(site.span, problem);
     }
 }
@@ -267,7 +267,7 @@ fn type_of_transform(tree: &TransformValue, scope: &Scope<'_>, report: &mut Repo
         TransformValue::Constant(value) => Type::of_value(value),
         TransformValue::Expression(text) => {
             let (kind, problems) = text.value.check(scope);
-            for problem in problems {
+            for problem in problems.into_iter().take(MOST_PROBLEMS) {
                 report.problem(text.span, problem);
             }
             kind

@@ -11,7 +11,7 @@ mod tidy;
 pub use files::{FileId, Files, Place};
 pub use human::render_human;
 pub use machine::{render_github, render_json, render_sarif};
-pub use nearest::nearest;
+pub use nearest::{may_compare, nearest, renew_comparisons};
 pub use tidy::{Count, count};
 
 use std::borrow::Cow;

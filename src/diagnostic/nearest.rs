@@ -2,10 +2,34 @@
 //!
 //! It compares spellings only. Who may be a candidate, and how the answer is worded, is up to the caller.
 
+use std::cell::Cell;
+
 /// Words longer than this, in characters, are not typing mistakes of a name; they get no answer.
 const LONGEST_WORD: usize = 128;
 
-/// Gives the candidate whose spelling is nearest to `word`, if one is near enough.
+/// How many candidates one check looks at. A file of 100,000 wrong names among 100,000 right ones would otherwise be
+/// compared 10 billion times over; after the first of them nobody reads what the others are near to.
+const MOST_COMPARED: usize = 1_000_000;
+
+thread_local! {
+    /// How many candidates may still be looked at by the check that this thread makes.
+    static LEFT: Cell<usize> = const { Cell::new(MOST_COMPARED) };
+}
+
+/// Begins a new check: as many candidates as ever may be looked at.
+pub fn renew_comparisons() {
+    LEFT.set(MOST_COMPARED);
+}
+
+/// Takes so many candidates from what this check may look at; false if it has looked at too many.
+pub fn may_compare(candidates: usize) -> bool {
+    let left = LEFT.get().checked_sub(candidates);
+    LEFT.set(left.unwrap_or_default());
+    left.is_some()
+}
+
+/// Gives the candidate whose spelling is nearest to `word`, if one is near enough and the check has not looked at too
+/// many already (see [`renew_comparisons`]).
 ///
 /// Upper and lower case, and dashes and underscores, count as the same. The distance is counted in inserted, left out
 /// and replaced characters and swapped neighbours; about a third of the word may differ. Among equally near
@@ -20,6 +44,9 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
     let mut letters = Vec::new();
     let mut rows = Rows::default();
     for candidate in candidates {
+        if !may_compare(1) {
+            return None;
+        }
         if candidate == word || candidate.len() > 4 * (LONGEST_WORD + bound) {
             continue;
         }
@@ -132,6 +159,16 @@ mod tests {
         check("evidnce", &["sources", "evidence"], Some("evidence"));
         check("naem", &["id", "name"], Some("name"));
         check("quesion", &["question"], Some("question"));
+    }
+
+    #[test]
+    fn looks_at_a_bounded_number_of_candidates() {
+        super::renew_comparisons();
+        check("anser", &["answer"], Some("answer"));
+        assert!(!super::may_compare(super::MOST_COMPARED), "one has been looked at");
+        check("anser", &["answer"], None);
+        super::renew_comparisons();
+        check("anser", &["answer"], Some("answer"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::nearest::{shortened, suggestion};
 use super::problem::Problem;
 use super::types::{Type, TypeNames};
+use crate::diagnostic::may_compare;
 
 /// A root name is unknown.
 pub(super) const UNKNOWN_NAME: &str = "TOL0303";
@@ -40,7 +41,8 @@ pub(super) fn field_type(
             Some(found) => return found.clone(),
             None if *open => return Type::Any,
             None => {
-                let help = suggestion(name, fields.keys().map(String::as_str));
+                let help =
+                    if may_compare(fields.len()) { suggestion(name, fields.keys().map(String::as_str)) } else { None };
                 (format!("`{}` has no key `{}`", shortened(of_text), shortened(name)), help)
             }
         },

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{BlueprintFault, FaultPlace, PlanRules, compile, dialect};
 use crate::compile::CompiledBlueprint;
+use crate::diagnostic::renew_comparisons;
 use crate::model::{Blueprint, blueprint_from_json};
 
 /// Reads an agent's answer, `{"text": …, "output": …|null}`, and checks it against the rules of its plan. JSON goes
@@ -12,6 +13,7 @@ use crate::model::{Blueprint, blueprint_from_json};
 /// # Errors
 /// Every mistake, each with the id of its step.
 pub fn blueprint_from_answer(answer: &Value, rules: &PlanRules) -> Result<CompiledBlueprint, Vec<String>> {
+    renew_comparisons();
     let json = json_of(answer, rules)?;
     let blueprint = blueprint_from_json(&json)?;
     let (compiled, faults) = compile(blueprint, rules, &|_| false);

@@ -17,6 +17,9 @@ use crate::model::{Blueprint, BlueprintStep, Callee, OnError, Tool, ToolEffect, 
 /// No blueprint has more steps than this, whatever its plan allows: a planner that writes more has lost its way.
 const MOST_STEPS: u32 = 10_000;
 
+/// How many tools a message lists at most.
+const LISTED_TOOLS: usize = 20;
+
 /// One mistake in a blueprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlueprintFault {
@@ -241,7 +244,13 @@ impl<'a> Checker<'a> {
                 if (self.excused)(&name.value) {
                     return None;
                 }
-                let allowed = rules.tools.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                let allowed = rules
+                    .tools
+                    .keys()
+                    .take(LISTED_TOOLS)
+                    .map(|name| format!("`{name}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 let near = nearest(&name.value, rules.tools.keys().map(|name| &**name));
                 let message = if rules.declared.contains_key(&name.value) {
                     format!("the plan does not allow the tool `{}`", name.value)

@@ -1,8 +1,8 @@
 //! Blueprints that stand in a file: their faults as diagnostics with places.
 
 use super::{BlueprintFault, FaultPlace, PlanRules, compile};
-use crate::compile::{CompiledBlueprint, codes};
 use crate::compile::report::{Report, node_at, node_at_pointer};
+use crate::compile::{CompiledBlueprint, codes};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::model::{Blueprint, Callee};
 use crate::yaml::Node;

@@ -1,10 +1,13 @@
 //! Includes and step templates, merged into the tree before anything is read. Spans keep the file that they are in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::model::read::codes;
 use crate::yaml::{Entry, Node, Yaml};
+
+/// How many templates a message lists at most.
+const LISTED_TEMPLATES: usize = 20;
 
 /// What an include brings.
 const SHARED: [&str; 4] = ["defaults", "agents", "tools", "templates"];
@@ -12,7 +15,7 @@ const SHARED: [&str; 4] = ["defaults", "agents", "tools", "templates"];
 /// The actions, and the keys that belong to some of them.
 const ACTIONS: [&str; 10] =
     ["run", "http", "transform", "pipeline", "wait", "approve", "agent", "plan", "execute", "synthesize"];
-const BELONGINGS: [(&str, &[&str]); 12] = [
+const BELONGINGS: [(&str, &[&str]); 13] = [
     ("with", &["pipeline"]),
     ("prompt", &["agent"]),
     ("input", &["agent"]),
@@ -25,6 +28,7 @@ const BELONGINGS: [(&str, &[&str]); 12] = [
     ("outputs", &["run"]),
     ("permanent_exit_codes", &["run"]),
     ("max_output", &["run"]),
+    ("cache", &["run", "http", "transform", "agent"]),
 ];
 
 /// Lays a pipeline over the files that it includes. A key that the pipeline has itself wins; of two includes the later
@@ -55,7 +59,7 @@ pub fn apply_templates(mut pipeline: Node, diagnostics: &mut Vec<Diagnostic>) ->
         return pipeline;
     }
     let Yaml::Map(entries) = &mut pipeline.value else { return pipeline };
-    let templates: HashMap<Box<str>, Node> = entries
+    let templates: BTreeMap<Box<str>, Node> = entries
         .iter()
         .find(|entry| &*entry.key == "templates")
         .map(|entry| entry.node.entries().iter().map(|entry| (entry.key.clone(), entry.node.clone())).collect())
@@ -69,18 +73,17 @@ pub fn apply_templates(mut pipeline: Node, diagnostics: &mut Vec<Diagnostic>) ->
     pipeline
 }
 
-fn apply_template(step: &mut Node, templates: &HashMap<Box<str>, Node>, diagnostics: &mut Vec<Diagnostic>) {
+fn apply_template(step: &mut Node, templates: &BTreeMap<Box<str>, Node>, diagnostics: &mut Vec<Diagnostic>) {
     let Some((name, span)) = step.get("template").and_then(|node| Some((Box::<str>::from(node.as_str()?), node.span)))
     else {
         return;
     };
     let Some(template) = templates.get(&name) else {
-        let mut names: Vec<&str> = templates.keys().map(|name| &**name).collect();
-        names.sort_unstable();
-        let help = match nearest(&name, names.iter().copied()) {
+        let names = || templates.keys().map(|name| &**name);
+        let help = match nearest(&name, names()) {
             Some(name) => format!("did you mean `{name}`?"),
-            None if names.is_empty() => "declare it under `templates`, here or in an included file".to_owned(),
-            None => format!("the templates are {}", names.join(", ")),
+            None if templates.is_empty() => "declare it under `templates`, here or in an included file".to_owned(),
+            None => format!("the templates are {}", names().take(LISTED_TEMPLATES).collect::<Vec<_>>().join(", ")),
         };
         diagnostics.push(
             Diagnostic::error(codes::UNKNOWN_TEMPLATE, span, format!("there is no step template `{name}`")).help(help),
