@@ -185,7 +185,9 @@ impl State {
                 self.succeeded(key, outputs.clone());
             }
             (Some(_) | None, Outcome::Failed { failure, .. }) => self.attempt_failed(key, failure.clone(), draw),
-            (Some(_) | None, Outcome::Stopped) if self.retry_of(key).is_some_and(|retry| retry.never) => self.becomes_unknown(key),
+            (Some(_) | None, Outcome::Stopped) if self.retry_of(key).is_some_and(|retry| retry.never) => {
+                self.becomes_unknown(key)
+            }
             (Some(_) | None, Outcome::Stopped) => {
                 // Nobody asked for it here: the worker went away by itself.
                 self.attempt_failed(key, Failure::transient("the worker stopped in the middle"), draw);

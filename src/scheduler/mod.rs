@@ -14,15 +14,17 @@ mod scope;
 mod state;
 mod status;
 mod step;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 pub use admit::admit;
 pub use apply::apply;
-pub use event::{EVENT_VERSION, Accepted, Decision, Event, Input, Options, Rejection, ReusedStep, Settlement, Stamped};
-pub use preview::preview;
+pub use event::{Accepted, Decision, EVENT_VERSION, Event, Input, Options, Rejection, ReusedStep, Settlement, Stamped};
 pub use prepare::{CacheUse, Prepared, PreparedWork, prepare};
+pub use preview::preview;
 pub use state::{
-    About, Body, Effect, FanState, HookKind, Note, Phase, Scope, ScopeId, Stage, State, StepState, StopReason, SynthesizeState,
-    TimerKind, UnitKey, UnitState,
+    About, Body, Effect, FanState, HookKind, Note, Phase, Scope, ScopeId, Stage, State, StepState, StopReason,
+    SynthesizeState, TimerKind, UnitKey, UnitState,
 };
 pub use status::{RunStatus, StepStatus, Verdict};

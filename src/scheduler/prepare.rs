@@ -338,7 +338,8 @@ impl Preparation<'_> {
         let names = ScopeNames::new(self.state, key);
         let goal =
             goal.value.render_text(&names).map_err(|error| format!("`plan.goal` cannot be filled in: {error}"))?;
-        let rules = crate::compile::PlanRules::of(&plan, &self.definition.pipeline().tools, &self.definition.pipeline().agents);
+        let rules =
+            crate::compile::PlanRules::of(&plan, &self.definition.pipeline().tools, &self.definition.pipeline().agents);
         let tools: Vec<ToolCard> = rules.tools.values().map(card).collect();
         let mut prompt = format!(
             "{goal}\n\nAnswer with a plan only: a JSON object {{\"steps\": [{{\"id\": \"E1\", \"tool\": …, \"input\": {{…}}}}]}}. \

@@ -27,7 +27,9 @@ fn pipeline(program: &Arc<Program>, accepted: Accepted, prefix: &str, steps: &mu
     let graph = &program.root.graph;
     // The longest way ahead first is an order that keeps every dependency before its dependants.
     let mut order: Vec<u32> = (0..graph.names.len() as u32).collect();
-    order.sort_by_key(|step| (*step >= graph.first_finally, u32::MAX - graph.critical.get(*step as usize).copied().unwrap_or(0), *step));
+    order.sort_by_key(|step| {
+        (*step >= graph.first_finally, u32::MAX - graph.critical.get(*step as usize).copied().unwrap_or(0), *step)
+    });
     for number in order {
         let step = program.root.step(number);
         let path = format!("{prefix}{}", step.id.value);
@@ -40,11 +42,20 @@ fn pipeline(program: &Arc<Program>, accepted: Accepted, prefix: &str, steps: &mu
         if let Some(child) = program.root.children.get(&number).and_then(|path| program.pipelines.get(path))
             && let Action::Pipeline(action) = &step.action
         {
-            let mut params: Map<String, Value> =
-                child.pipeline.params.iter().filter_map(|(name, param)| Some((name.to_string(), param.default.as_ref()?.value.clone()))).collect();
+            let mut params: Map<String, Value> = child
+                .pipeline
+                .params
+                .iter()
+                .filter_map(|(name, param)| Some((name.to_string(), param.default.as_ref()?.value.clone())))
+                .collect();
             params.extend(action.with.iter().map(|(name, value)| (name.value.to_string(), filler.value(&value.value))));
             let inner = Arc::new(Program { root: child.clone(), ..(**program).clone() });
-            pipeline(&inner, Accepted { params, reused: Vec::new(), ..(*accepted).clone() }, &format!("{path}/"), steps);
+            pipeline(
+                &inner,
+                Accepted { params, reused: Vec::new(), ..(*accepted).clone() },
+                &format!("{path}/"),
+                steps,
+            );
         }
     }
 }
@@ -75,12 +86,16 @@ impl Filler<'_> {
                 filled.unwrap_or_else(|| json!(template.value.source()))
             }
             ValueTemplate::List(items) => items.iter().map(|item| self.value(item)).collect(),
-            ValueTemplate::Map(entries) => Value::Object(entries.iter().map(|(name, value)| (name.clone(), self.value(value))).collect()),
+            ValueTemplate::Map(entries) => {
+                Value::Object(entries.iter().map(|(name, value)| (name.clone(), self.value(value))).collect())
+            }
         }
     }
 
     fn texts(&self, entries: &[(Spanned<Box<str>>, Spanned<Template>)]) -> Value {
-        Value::Object(entries.iter().map(|(name, value)| (name.value.to_string(), json!(self.text(&value.value)))).collect())
+        Value::Object(
+            entries.iter().map(|(name, value)| (name.value.to_string(), json!(self.text(&value.value)))).collect(),
+        )
     }
 
     fn step(&self, step: &Step) -> Map<String, Value> {
@@ -115,7 +130,9 @@ impl Filler<'_> {
             Action::Run(run) => {
                 match &run.source {
                     ScriptSource::Script(script) => put("run", json!(script.value.trim_end())),
-                    ScriptSource::Argv(argv) => put("run", argv.iter().map(|part| json!(self.text(&part.value))).collect()),
+                    ScriptSource::Argv(argv) => {
+                        put("run", argv.iter().map(|part| json!(self.text(&part.value))).collect())
+                    }
                 }
                 put("env", self.texts(&run.env));
                 put("dir", run.dir.as_ref().map_or(Value::Null, |dir| json!(self.text(&dir.value))));
@@ -142,7 +159,9 @@ impl Filler<'_> {
                 Wait::Until(time) => put("until", json!(time.to_string())),
                 Wait::UntilTime(expression) => put("until", json!(expression.value.source())),
             },
-            Action::Approve(approve) => put("message", approve.message.as_ref().map_or(Value::Null, |text| json!(self.text(&text.value)))),
+            Action::Approve(approve) => {
+                put("message", approve.message.as_ref().map_or(Value::Null, |text| json!(self.text(&text.value))))
+            }
             Action::Agent(agent) => {
                 put("agent", json!(agent.agent.value));
                 put("prompt", json!(self.text(&agent.prompt.value)));
@@ -172,6 +191,8 @@ fn transform(value: &TransformValue) -> Value {
         TransformValue::Constant(value) => value.clone(),
         TransformValue::Expression(expression) => json!(expression.value.source()),
         TransformValue::List(items) => items.iter().map(transform).collect(),
-        TransformValue::Map(entries) => Value::Object(entries.iter().map(|(name, value)| (name.value.to_string(), transform(value))).collect()),
+        TransformValue::Map(entries) => {
+            Value::Object(entries.iter().map(|(name, value)| (name.value.to_string(), transform(value))).collect())
+        }
     }
 }

@@ -187,7 +187,8 @@ impl State {
         if !self.unit(key).is_some_and(UnitState::asks_a_person) {
             return;
         }
-        if matches!(self.definition(key).action(), Some(Action::Approve(approve)) if approve.mode == ApproveMode::Blocking) {
+        if matches!(self.definition(key).action(), Some(Action::Approve(approve)) if approve.mode == ApproveMode::Blocking)
+        {
             self.blocking = self.blocking.saturating_sub(1);
             // It asks no more, so that it is not counted again.
             self.unit_mut(key).more_mut().reason = None;

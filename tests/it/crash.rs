@@ -15,8 +15,8 @@ use tol::id::{LeaseToken, RunId, UnitPath};
 use tol::report::summary;
 use tol::runtime::replay;
 use tol::scheduler::{
-    Accepted, Decision, Effect, Event, Input, Options, PreparedWork, Settlement, Stamped, State, StepStatus, admit, apply,
-    prepare,
+    Accepted, Decision, Effect, Event, Input, Options, PreparedWork, Settlement, Stamped, State, StepStatus, admit,
+    apply, prepare,
 };
 use tol::task::{AgentPhase, Command, Failure, Outcome, Task, Work};
 use tol::time::Timestamp;
@@ -28,18 +28,75 @@ const AGENTS: &str = "agents:\n  planner: { name: P, type: planner, system_promp
 /// What the scripts of these pipelines say is what becomes of them: `ok`, `fail`, `flaky` (once), `hang`, `list`, and
 /// `cancel` (the run is cancelled while it runs).
 const CASES: [(&str, &[(&str, &str)]); 9] = [
-    ("retry", &[("main.yaml", "steps:\n  - { id: a, run: flaky, retry: { limit: 2, jitter: none } }\n  - { id: b, depends: [a], run: fail, retry: { limit: 1, on: [permanent] }, continue_on_error: true }\n  - { id: c, depends: [b], run: ok }\n  - { id: d, run: hang, attempt_timeout: 2s, retry: { limit: 1 }, continue_on_error: true }\n")]),
-    ("fan_out", &[("main.yaml", "limits: { max_parallel: 2 }\nsteps:\n  - { id: list, run: list, outputs: json }\n  - { id: each, foreach: { items: list.outputs, max_items: 5 }, run: flaky, retry: { limit: 1 } }\n  - { id: grid, matrix: { a: [1, 2], b: [1, 2] }, transform: { n: matrix.a + matrix.b } }\n  - { id: bad, foreach: { items: [1, 2, 3], max_parallel: 1 }, run: fail }\n  - { id: after, depends: [each, grid], run: ok }\n")]),
-    ("sub_pipeline", &[
-        ("main.yaml", "steps:\n  - { id: child, pipeline: child.yaml, with: { n: 1 }, retry: { limit: 1, on: [permanent, transient] } }\n  - { id: after, run: ok, if: child.status == \"failed\" }\nfinally:\n  - { id: tidy, run: ok }\nhooks: { failure: [{ run: ok }], exit: [{ run: fail }] }\n"),
-        ("child.yaml", "params: { n: { type: integer } }\nsteps:\n  - { id: one, run: ok }\n  - { id: two, depends: [one], run: fail }\nfinally:\n  - { id: sweep, run: ok }\n"),
-    ]),
-    ("approval", &[("main.yaml", "steps:\n  - { id: a, run: ok }\n  - { id: go, depends: [a], approve: { message: Go?, mode: blocking } }\n  - { id: late, approve: { on_timeout: reject }, timeout: 5s, continue_on_error: true }\n  - { id: ship, depends: [go], run: ok }\n  - { id: pause, depends: [ship], wait: 3s }\n")]),
-    ("plan", &[("main.yaml", "tools:\n  say: { description: S., input_schema: { type: object }, effect: read, run: ok }\n  break: { description: B., input_schema: { type: object }, effect: read, run: fail }\nsteps:\n  - { id: think, plan: { agent: planner, goal: Go., tools: [say, break], repair: 1 } }\n  - { id: act, execute: think }\n  - { id: fixed, plan: { tools: [say, break], blueprint: { steps: [{ id: E1, tool: break, input: {}, on_error: default, default: none }, { id: E2, tool: say, input: { a: \"#E1\" } }] } } }\n  - { id: static, execute: fixed }\n")]),
-    ("synthesize", &[("main.yaml", "steps:\n  - { id: facts, run: ok }\n  - { id: answer, synthesize: { agent: writer, from: [facts], accept: score >= 0.8, max_cycles: 3 } }\noutputs: { text: \"{{ answer.outputs.text }}\" }\n")]),
-    ("never", &[("main.yaml", "steps:\n  - { id: a, run: ok }\n  - { id: pay, depends: [a], run: ok, retry: never }\n  - { id: ship, depends: [pay], run: ok }\n  - { id: side, run: fail, fallback: { run: ok } }\n")]),
-    ("cancel", &[("main.yaml", "steps:\n  - { id: a, run: ok }\n  - { id: b, depends: [a], run: cancel }\n  - { id: c, depends: [b], run: ok }\nfinally:\n  - { id: tidy, run: ok }\nhooks: { cancel: [{ run: ok }] }\n")]),
-    ("fail_fast", &[("main.yaml", "fail_fast: true\nsteps:\n  - { id: slow, run: hang }\n  - { id: bad, run: fail }\n  - { id: later, depends: [slow], run: ok }\nfinally:\n  - { id: tidy, run: ok }\n")]),
+    (
+        "retry",
+        &[(
+            "main.yaml",
+            "steps:\n  - { id: a, run: flaky, retry: { limit: 2, jitter: none } }\n  - { id: b, depends: [a], run: fail, retry: { limit: 1, on: [permanent] }, continue_on_error: true }\n  - { id: c, depends: [b], run: ok }\n  - { id: d, run: hang, attempt_timeout: 2s, retry: { limit: 1 }, continue_on_error: true }\n",
+        )],
+    ),
+    (
+        "fan_out",
+        &[(
+            "main.yaml",
+            "limits: { max_parallel: 2 }\nsteps:\n  - { id: list, run: list, outputs: json }\n  - { id: each, foreach: { items: list.outputs, max_items: 5 }, run: flaky, retry: { limit: 1 } }\n  - { id: grid, matrix: { a: [1, 2], b: [1, 2] }, transform: { n: matrix.a + matrix.b } }\n  - { id: bad, foreach: { items: [1, 2, 3], max_parallel: 1 }, run: fail }\n  - { id: after, depends: [each, grid], run: ok }\n",
+        )],
+    ),
+    (
+        "sub_pipeline",
+        &[
+            (
+                "main.yaml",
+                "steps:\n  - { id: child, pipeline: child.yaml, with: { n: 1 }, retry: { limit: 1, on: [permanent, transient] } }\n  - { id: after, run: ok, if: child.status == \"failed\" }\nfinally:\n  - { id: tidy, run: ok }\nhooks: { failure: [{ run: ok }], exit: [{ run: fail }] }\n",
+            ),
+            (
+                "child.yaml",
+                "params: { n: { type: integer } }\nsteps:\n  - { id: one, run: ok }\n  - { id: two, depends: [one], run: fail }\nfinally:\n  - { id: sweep, run: ok }\n",
+            ),
+        ],
+    ),
+    (
+        "approval",
+        &[(
+            "main.yaml",
+            "steps:\n  - { id: a, run: ok }\n  - { id: go, depends: [a], approve: { message: Go?, mode: blocking } }\n  - { id: late, approve: { on_timeout: reject }, timeout: 5s, continue_on_error: true }\n  - { id: ship, depends: [go], run: ok }\n  - { id: pause, depends: [ship], wait: 3s }\n",
+        )],
+    ),
+    (
+        "plan",
+        &[(
+            "main.yaml",
+            "tools:\n  say: { description: S., input_schema: { type: object }, effect: read, run: ok }\n  break: { description: B., input_schema: { type: object }, effect: read, run: fail }\nsteps:\n  - { id: think, plan: { agent: planner, goal: Go., tools: [say, break], repair: 1 } }\n  - { id: act, execute: think }\n  - { id: fixed, plan: { tools: [say, break], blueprint: { steps: [{ id: E1, tool: break, input: {}, on_error: default, default: none }, { id: E2, tool: say, input: { a: \"#E1\" } }] } } }\n  - { id: static, execute: fixed }\n",
+        )],
+    ),
+    (
+        "synthesize",
+        &[(
+            "main.yaml",
+            "steps:\n  - { id: facts, run: ok }\n  - { id: answer, synthesize: { agent: writer, from: [facts], accept: score >= 0.8, max_cycles: 3 } }\noutputs: { text: \"{{ answer.outputs.text }}\" }\n",
+        )],
+    ),
+    (
+        "never",
+        &[(
+            "main.yaml",
+            "steps:\n  - { id: a, run: ok }\n  - { id: pay, depends: [a], run: ok, retry: never }\n  - { id: ship, depends: [pay], run: ok }\n  - { id: side, run: fail, fallback: { run: ok } }\n",
+        )],
+    ),
+    (
+        "cancel",
+        &[(
+            "main.yaml",
+            "steps:\n  - { id: a, run: ok }\n  - { id: b, depends: [a], run: cancel }\n  - { id: c, depends: [b], run: ok }\nfinally:\n  - { id: tidy, run: ok }\nhooks: { cancel: [{ run: ok }] }\n",
+        )],
+    ),
+    (
+        "fail_fast",
+        &[(
+            "main.yaml",
+            "fail_fast: true\nsteps:\n  - { id: slow, run: hang }\n  - { id: bad, run: fail }\n  - { id: later, depends: [slow], run: ok }\nfinally:\n  - { id: tidy, run: ok }\n",
+        )],
+    ),
 ];
 
 fn compile(sources: &MemorySources) -> Arc<Program> {
@@ -91,7 +148,9 @@ impl Driver {
             let outcome = if self.is_stopped(&task) { Outcome::Stopped } else { outcome(&task) };
             return self.offer(Input::Report { unit: task.unit, token: task.token, outcome, draw: 0.5 });
         }
-        if let Some(task) = self.tasks.iter().find(|task| script(task) == Some("cancel")).filter(|_| self.state.stopping.is_none()) {
+        if let Some(task) =
+            self.tasks.iter().find(|task| script(task) == Some("cancel")).filter(|_| self.state.stopping.is_none())
+        {
             assert!(task.attempt > 0);
             return self.offer(Input::Cancel { by: "ada".to_owned(), now: false });
         }
@@ -199,7 +258,14 @@ fn write_history(name: &str, files: &[(&str, &str)]) {
         reused: Vec::new(),
     };
     let state = State::new(program, Arc::new(accepted.clone()), START);
-    let mut driver = Driver { state, history: Vec::new(), effects: VecDeque::new(), tasks: VecDeque::new(), stopped: Vec::new(), now: START };
+    let mut driver = Driver {
+        state,
+        history: Vec::new(),
+        effects: VecDeque::new(),
+        tasks: VecDeque::new(),
+        stopped: Vec::new(),
+        now: START,
+    };
     driver.record(Event::Accepted(Box::new(accepted)));
     driver.run();
     let mut text = format!("{}\n", json!({ "version": 1, "sources": sources }));
@@ -240,7 +306,8 @@ fn begin(stored: &Stored, length: usize) -> State {
 
 fn statuses(summary: &Value) -> BTreeMap<String, Value> {
     let steps = summary["steps"].as_object().unwrap();
-    let mut all: BTreeMap<String, Value> = steps.iter().map(|(step, entry)| (step.clone(), entry["status"].clone())).collect();
+    let mut all: BTreeMap<String, Value> =
+        steps.iter().map(|(step, entry)| (step.clone(), entry["status"].clone())).collect();
     all.insert("the run".to_owned(), summary["status"].clone());
     all
 }
@@ -265,13 +332,22 @@ fn from_every_prefix_the_run_comes_to_the_same_end() {
             let state = begin(&stored, length);
             let now = state.now;
             let history = stored.history[..length].to_vec();
-            let mut driver = Driver { state, history, effects: VecDeque::new(), tasks: VecDeque::new(), stopped: Vec::new(), now };
+            let mut driver =
+                Driver { state, history, effects: VecDeque::new(), tasks: VecDeque::new(), stopped: Vec::new(), now };
             driver.offer(Input::Recover);
             driver.run();
             let end = summary(&driver.state);
-            assert_eq!(statuses(&end), statuses(&stored.summary), "{name}: the process died after event {length}\n{end}");
+            assert_eq!(
+                statuses(&end),
+                statuses(&stored.summary),
+                "{name}: the process died after event {length}\n{end}"
+            );
             let again = Stored { program: stored.program.clone(), history: driver.history, summary: Value::Null };
-            assert_eq!(summary(&begin(&again, again.history.len())), end, "{name}: the replay differs after event {length}");
+            assert_eq!(
+                summary(&begin(&again, again.history.len())),
+                end,
+                "{name}: the replay differs after event {length}"
+            );
         }
     }
 }

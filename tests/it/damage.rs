@@ -31,7 +31,11 @@ fn check(project: &Project, run: &str, reference: &serde_json::Value, what: &str
                 let now = summary(&output);
                 let steps = statuses(&now);
                 for (step, status) in statuses(reference).iter().filter(|(_, status)| *status == "succeeded") {
-                    assert_eq!(steps.get(step), Some(status), "{what}: {arguments:?} forgets that `{step}` had succeeded");
+                    assert_eq!(
+                        steps.get(step),
+                        Some(status),
+                        "{what}: {arguments:?} forgets that `{step}` had succeeded"
+                    );
                 }
             }
             Some(1) => {
@@ -59,7 +63,8 @@ fn damage_is_told_and_nothing_is_forgotten() {
     let mut damages: Vec<(String, Box<dyn Fn(&Path)>)> = Vec::new();
     for name in ["journal.db", "journal.db-wal", "high-water"] {
         let length = std::fs::metadata(kept.join(name)).map_or(0, |file| file.len());
-        damages.push((format!("{name} deleted"), Box::new(move |folder| drop(std::fs::remove_file(folder.join(name))))));
+        damages
+            .push((format!("{name} deleted"), Box::new(move |folder| drop(std::fs::remove_file(folder.join(name))))));
         for keep in [0, 1, length / 3, length / 2, length.saturating_sub(700), length.saturating_sub(1)] {
             let cut = move |folder: &Path| {
                 let file = std::fs::OpenOptions::new().write(true).open(folder.join(name)).unwrap();

@@ -70,7 +70,9 @@ impl Project {
         let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until {
             let alive = std::fs::read_dir("/proc").is_ok_and(|entries| {
-                entries.flatten().any(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder))
+                entries
+                    .flatten()
+                    .any(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder))
             });
             if !alive {
                 return;
@@ -85,7 +87,8 @@ impl Project {
 pub fn summary(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.lines().last().unwrap_or_default();
-    serde_json::from_str(last).unwrap_or_else(|_| panic!("no summary: {text}\n{}", String::from_utf8_lossy(&output.stderr)))
+    serde_json::from_str(last)
+        .unwrap_or_else(|_| panic!("no summary: {text}\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 pub fn statuses(summary: &Value) -> BTreeMap<String, String> {
@@ -287,7 +290,11 @@ fn an_approval_that_was_given_before() {
             }
             kills += 1;
             let end = summary(&project.tol(&["resume", &run, "--format", "json"], None));
-            assert_eq!((&end["status"], &end["steps"]["ok"]["outputs"]["by"]), (&"succeeded".into(), &"ada".into()), "{at}: {end}");
+            assert_eq!(
+                (&end["status"], &end["steps"]["ok"]["outputs"]["by"]),
+                (&"succeeded".into(), &"ada".into()),
+                "{at}: {end}"
+            );
             assert_eq!(project.witness().get("a"), Some(&1), "{at}: it ran after its success was on record");
         }
     }

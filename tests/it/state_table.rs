@@ -73,33 +73,131 @@ fn start(state: &State, path: &str) -> Input {
 }
 
 const UNITS: [Prepared; 16] = [
-    Prepared { heading: "pending: a dependency has not ended", pipeline: "steps:\n  - { id: before, run: ok }\n  - { id: x, depends: [before], run: ok }\n", before: |_| {} },
-    Prepared { heading: "pending: waits for a slot", pipeline: "limits: { max_parallel: 1 }\nsteps:\n  - { id: before, run: ok, priority: high }\n  - { id: x, run: ok }\n", before: |_| {} },
-    Prepared { heading: "running", pipeline: "steps:\n  - { id: x, run: ok, timeout: 1h, retry: { limit: 1, jitter: none } }\n", before: |_| {} },
-    Prepared { heading: "running, its last attempt", pipeline: "steps:\n  - { id: x, run: ok, timeout: 1h }\n", before: |_| {} },
-    Prepared { heading: "running: must not run twice, start not on record", pipeline: "steps:\n  - { id: x, run: ok, retry: never }\n", before: |_| {} },
-    Prepared { heading: "running: must not run twice, start on record", pipeline: "steps:\n  - { id: x, run: ok, retry: never }\n", before: |state| must(state, start(state, "x")) },
-    Prepared { heading: "running: asked to stop because its attempt took too long", pipeline: "steps:\n  - { id: x, run: ok, attempt_timeout: 1s, retry: { limit: 1, jitter: none } }\n", before: |state| must_at(state, Input::Time, 1000) },
-    Prepared { heading: "running: a sub-pipeline", pipeline: "steps:\n  - { id: x, pipeline: child.yaml, timeout: 1h }\n", before: |_| {} },
-    Prepared { heading: "waiting: for its next attempt", pipeline: "steps:\n  - { id: x, run: ok, retry: { limit: 1, jitter: none } }\n", before: |state| must(state, report(state, "x", bad())) },
-    Prepared { heading: "waiting: for an approval", pipeline: "steps:\n  - { id: x, approve: { message: Go? }, timeout: 1h }\n", before: |_| {} },
+    Prepared {
+        heading: "pending: a dependency has not ended",
+        pipeline: "steps:\n  - { id: before, run: ok }\n  - { id: x, depends: [before], run: ok }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "pending: waits for a slot",
+        pipeline: "limits: { max_parallel: 1 }\nsteps:\n  - { id: before, run: ok, priority: high }\n  - { id: x, run: ok }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "running",
+        pipeline: "steps:\n  - { id: x, run: ok, timeout: 1h, retry: { limit: 1, jitter: none } }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "running, its last attempt",
+        pipeline: "steps:\n  - { id: x, run: ok, timeout: 1h }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "running: must not run twice, start not on record",
+        pipeline: "steps:\n  - { id: x, run: ok, retry: never }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "running: must not run twice, start on record",
+        pipeline: "steps:\n  - { id: x, run: ok, retry: never }\n",
+        before: |state| must(state, start(state, "x")),
+    },
+    Prepared {
+        heading: "running: asked to stop because its attempt took too long",
+        pipeline: "steps:\n  - { id: x, run: ok, attempt_timeout: 1s, retry: { limit: 1, jitter: none } }\n",
+        before: |state| must_at(state, Input::Time, 1000),
+    },
+    Prepared {
+        heading: "running: a sub-pipeline",
+        pipeline: "steps:\n  - { id: x, pipeline: child.yaml, timeout: 1h }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "waiting: for its next attempt",
+        pipeline: "steps:\n  - { id: x, run: ok, retry: { limit: 1, jitter: none } }\n",
+        before: |state| must(state, report(state, "x", bad())),
+    },
+    Prepared {
+        heading: "waiting: for an approval",
+        pipeline: "steps:\n  - { id: x, approve: { message: Go? }, timeout: 1h }\n",
+        before: |_| {},
+    },
     Prepared { heading: "waiting: for a time", pipeline: "steps:\n  - { id: x, wait: 1h }\n", before: |_| {} },
-    Prepared { heading: "unknown", pipeline: "steps:\n  - { id: x, run: ok, retry: never }\n", before: |state| { must(state, start(state, "x")); must(state, Input::Recover); } },
-    Prepared { heading: "succeeded", pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: side, run: ok }\n", before: |state| must(state, report(state, "x", ok())) },
-    Prepared { heading: "failed", pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: side, run: ok }\n", before: |state| must(state, report(state, "x", bad())) },
-    Prepared { heading: "skipped", pipeline: "steps:\n  - { id: x, if: \"false\", run: ok }\n  - { id: side, run: ok }\n", before: |_| {} },
-    Prepared { heading: "cancelled", pipeline: "fail_fast: true\nsteps:\n  - { id: bad, run: ok }\n  - { id: side, run: ok }\n  - { id: x, depends: [side], run: ok }\n", before: |state| must(state, report(state, "bad", bad())) },
+    Prepared {
+        heading: "unknown",
+        pipeline: "steps:\n  - { id: x, run: ok, retry: never }\n",
+        before: |state| {
+            must(state, start(state, "x"));
+            must(state, Input::Recover);
+        },
+    },
+    Prepared {
+        heading: "succeeded",
+        pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: side, run: ok }\n",
+        before: |state| must(state, report(state, "x", ok())),
+    },
+    Prepared {
+        heading: "failed",
+        pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: side, run: ok }\n",
+        before: |state| must(state, report(state, "x", bad())),
+    },
+    Prepared {
+        heading: "skipped",
+        pipeline: "steps:\n  - { id: x, if: \"false\", run: ok }\n  - { id: side, run: ok }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "cancelled",
+        pipeline: "fail_fast: true\nsteps:\n  - { id: bad, run: ok }\n  - { id: side, run: ok }\n  - { id: x, depends: [side], run: ok }\n",
+        before: |state| must(state, report(state, "bad", bad())),
+    },
 ];
 
 const RUNS: [Prepared; 8] = [
-    Prepared { heading: "the run is running", pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: next, depends: [x], run: ok }\n", before: |_| {} },
-    Prepared { heading: "the run is paused", pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: next, depends: [x], run: ok }\n", before: |state| must(state, Input::Pause { by: by() }) },
-    Prepared { heading: "the run is driven by nobody", pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: next, depends: [x], run: ok }\n", before: |state| must(state, Input::Idle) },
-    Prepared { heading: "the run waits for a person", pipeline: "steps:\n  - { id: x, approve: { message: Go? } }\n", before: |_| {} },
-    Prepared { heading: "the run stops: it was cancelled", pipeline: "steps:\n  - { id: x, run: ok }\nfinally:\n  - { id: tidy, run: ok }\n", before: |state| must(state, Input::Cancel { by: by(), now: false }) },
-    Prepared { heading: "the run stops at once: it was cancelled twice", pipeline: "steps:\n  - { id: x, run: ok }\nfinally:\n  - { id: tidy, run: ok }\n", before: |state| { must(state, Input::Cancel { by: by(), now: false }); must(state, Input::Cancel { by: by(), now: true }); } },
-    Prepared { heading: "the run is over its time limit", pipeline: "timeout: 1h\nsteps:\n  - { id: x, run: ok, timeout: 2h }\n", before: |state| must_at(state, Input::Time, 3_600_000) },
-    Prepared { heading: "the run has ended", pipeline: "steps:\n  - { id: x, run: ok }\n", before: |state| must(state, report(state, "x", ok())) },
+    Prepared {
+        heading: "the run is running",
+        pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: next, depends: [x], run: ok }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "the run is paused",
+        pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: next, depends: [x], run: ok }\n",
+        before: |state| must(state, Input::Pause { by: by() }),
+    },
+    Prepared {
+        heading: "the run is driven by nobody",
+        pipeline: "steps:\n  - { id: x, run: ok }\n  - { id: next, depends: [x], run: ok }\n",
+        before: |state| must(state, Input::Idle),
+    },
+    Prepared {
+        heading: "the run waits for a person",
+        pipeline: "steps:\n  - { id: x, approve: { message: Go? } }\n",
+        before: |_| {},
+    },
+    Prepared {
+        heading: "the run stops: it was cancelled",
+        pipeline: "steps:\n  - { id: x, run: ok }\nfinally:\n  - { id: tidy, run: ok }\n",
+        before: |state| must(state, Input::Cancel { by: by(), now: false }),
+    },
+    Prepared {
+        heading: "the run stops at once: it was cancelled twice",
+        pipeline: "steps:\n  - { id: x, run: ok }\nfinally:\n  - { id: tidy, run: ok }\n",
+        before: |state| {
+            must(state, Input::Cancel { by: by(), now: false });
+            must(state, Input::Cancel { by: by(), now: true });
+        },
+    },
+    Prepared {
+        heading: "the run is over its time limit",
+        pipeline: "timeout: 1h\nsteps:\n  - { id: x, run: ok, timeout: 2h }\n",
+        before: |state| must_at(state, Input::Time, 3_600_000),
+    },
+    Prepared {
+        heading: "the run has ended",
+        pipeline: "steps:\n  - { id: x, run: ok }\n",
+        before: |state| must(state, report(state, "x", ok())),
+    },
 ];
 
 fn prepared(case: &Prepared) -> State {
@@ -173,7 +271,11 @@ fn to_do(state: &State, effects: &[Effect]) -> String {
 
 fn run_words(state: &State) -> String {
     let mut words = state.status().as_str().to_owned();
-    for (is_so, word) in [(state.paused, "paused"), (state.idle, "idle"), (state.stopping.is_some() && state.verdict.is_none(), "stopping")] {
+    for (is_so, word) in [
+        (state.paused, "paused"),
+        (state.idle, "idle"),
+        (state.stopping.is_some() && state.verdict.is_none(), "stopping"),
+    ] {
         if is_so {
             words.push_str(", ");
             words.push_str(word);
@@ -194,7 +296,13 @@ fn section(text: &mut String, case: &Prepared) {
             }
             Ok(effects) => {
                 let x = state.unit(unit(&state, "x")).unwrap();
-                let _ = writeln!(text, "| {name} | {} | {} | {} |", x.status.as_str(), run_words(&state), to_do(&state, &effects));
+                let _ = writeln!(
+                    text,
+                    "| {name} | {} | {} | {} |",
+                    x.status.as_str(),
+                    run_words(&state),
+                    to_do(&state, &effects)
+                );
             }
         }
     }
@@ -217,5 +325,8 @@ fn the_state_table_is_what_the_scheduler_does() {
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let differs = text.lines().zip(committed.lines()).find(|(now, before)| now != before);
-    assert!(text == committed, "docs/state-table.md is not what the scheduler does; see the change with UPDATE=1: {differs:?}");
+    assert!(
+        text == committed,
+        "docs/state-table.md is not what the scheduler does; see the change with UPDATE=1: {differs:?}"
+    );
 }

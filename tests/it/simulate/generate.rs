@@ -51,7 +51,12 @@ pub fn compile(sources: &MemorySources) -> Result<Arc<Program>, String> {
 
 /// The pipelines' texts, for whoever looks at a failure.
 pub fn show(sources: &MemorySources) -> String {
-    sources.0.iter().filter(|(path, _)| *path != "agents.yaml").map(|(path, text)| format!("--- {path}\n{text}")).collect()
+    sources
+        .0
+        .iter()
+        .filter(|(path, _)| *path != "agents.yaml")
+        .map(|(path, text)| format!("--- {path}\n{text}"))
+        .collect()
 }
 
 struct Generator<'r> {
@@ -170,10 +175,15 @@ impl Generator<'_> {
             text.push_str("    continue_on_error: true\n");
         }
         if self.rng.percent(15) && !plan {
-            let fallbacks = ["{ run: echo }", "{ transform: { text: \"'x'\" } }", "{ agent: writer, prompt: Say. }", ""];
+            let fallbacks =
+                ["{ run: echo }", "{ transform: { text: \"'x'\" } }", "{ agent: writer, prompt: Say. }", ""];
             let mut fallback = fallbacks[self.rng.below(4)].to_owned();
             if fallback.is_empty() {
-                fallback = if depth < 2 { format!("{{ pipeline: {} }}", self.child_file(depth)) } else { "{ run: echo }".to_owned() };
+                fallback = if depth < 2 {
+                    format!("{{ pipeline: {} }}", self.child_file(depth))
+                } else {
+                    "{ run: echo }".to_owned()
+                };
             }
             let _ = writeln!(text, "    fallback: {fallback}");
         }
@@ -251,7 +261,10 @@ impl Generator<'_> {
                 let mode = self.rng.pick(&["blocking", "partial", "partial", "autonomous"]);
                 let on_timeout = self.rng.pick(&["fail", "approve", "reject"]);
                 let approvers = if self.rng.percent(20) { ", approvers: [ada]" } else { "" };
-                let _ = writeln!(text, "    approve: {{ message: Go?, mode: {mode}, on_timeout: {on_timeout}{approvers} }}");
+                let _ = writeln!(
+                    text,
+                    "    approve: {{ message: Go?, mode: {mode}, on_timeout: {on_timeout}{approvers} }}"
+                );
                 if self.rng.percent(50) {
                     let _ = writeln!(text, "    timeout: {}s", 1 + self.rng.below(20));
                 }
@@ -276,7 +289,9 @@ impl Generator<'_> {
             17 => {
                 text.push_str("    agent: writer\n    prompt: Say.\n");
                 if self.rng.percent(30) {
-                    text.push_str("    schema: { type: object, properties: { a: { type: integer } }, required: [a] }\n");
+                    text.push_str(
+                        "    schema: { type: object, properties: { a: { type: integer } }, required: [a] }\n",
+                    );
                 }
                 self.attempts(text);
                 if self.fan(text, known) { Kind::Fan } else { Kind::Other }
@@ -288,7 +303,10 @@ impl Generator<'_> {
                 let critic = self.rng.pick(&["", ", critic: critic"]);
                 let accept = self.rng.pick(&["", ", accept: score >= 0.5", ", accept: accepted"]);
                 let keep = self.rng.pick(&["", ", on_unaccepted: keep"]);
-                let _ = writeln!(text, "    synthesize: {{ agent: writer, from: [{from}], max_cycles: 2{verify}{critic}{accept}{keep} }}");
+                let _ = writeln!(
+                    text,
+                    "    synthesize: {{ agent: writer, from: [{from}], max_cycles: 2{verify}{critic}{accept}{keep} }}"
+                );
                 self.attempts(text);
                 Kind::Other
             }
@@ -325,7 +343,10 @@ impl Generator<'_> {
         if agent {
             let agent = self.rng.pick(&["planner", "steady"]);
             let repair = self.rng.below(3);
-            let _ = writeln!(text, "    plan: {{ agent: {agent}, goal: Go., {tools}, max_steps: 6, repair: {repair}{write} }}");
+            let _ = writeln!(
+                text,
+                "    plan: {{ agent: {agent}, goal: Go., {tools}, max_steps: 6, repair: {repair}{write} }}"
+            );
             self.attempts(text);
         } else {
             let blueprint = blueprint(self.rng, !write.is_empty(), false);

@@ -13,7 +13,7 @@ use rng::Rng;
 /// Each project is run so often, under different schedules.
 const RUNS_PER_PROJECT: u64 = 8;
 /// Projects of a plain `cargo test`: 8 runs each, within a minute of a debug build.
-const PROJECTS: u64 = 500;
+const PROJECTS: u64 = 1000;
 
 fn one(seed: u64) -> usize {
     let project = generate::project(&mut Rng::new(seed));
@@ -26,7 +26,8 @@ fn one(seed: u64) -> usize {
             Ok(count) => events += count,
             Err(cause) => {
                 let words = cause.downcast_ref::<String>().cloned();
-                let words = words.or_else(|| cause.downcast_ref::<&str>().map(|words| (*words).to_owned())).unwrap_or_default();
+                let words =
+                    words.or_else(|| cause.downcast_ref::<&str>().map(|words| (*words).to_owned())).unwrap_or_default();
                 let from = world.trace.len().saturating_sub(40);
                 panic!(
                     "seed {seed}, schedule {schedule}: {words}\nrepeat it with TOL_SEED={seed}\n{}\n{}",
@@ -59,5 +60,9 @@ fn every_run_ends_and_keeps_its_promises() {
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))).sum()
     });
     let seconds = started.elapsed().as_secs_f64();
-    println!("{} runs of {count} projects, {events} events, {:.0} runs a second", count * RUNS_PER_PROJECT, (count * RUNS_PER_PROJECT) as f64 / seconds);
+    println!(
+        "{} runs of {count} projects, {events} events, {:.0} runs a second",
+        count * RUNS_PER_PROJECT,
+        (count * RUNS_PER_PROJECT) as f64 / seconds
+    );
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use tol::compile::CallTarget;
 use tol::graph::StepGraph;
 use tol::id::LeaseToken;
-use tol::model::Step;
+use tol::model::{Action, ApproveMode, Step};
 use tol::scheduler::{
     About, Body, Effect, HookKind, Phase, RunStatus, Scope, Stage, State, StepState, StepStatus, StopReason, UnitKey,
     UnitState,
@@ -88,16 +88,23 @@ impl Watch {
         runs.push((unit.attempt, token));
         if is_never(state, key, unit.fallback) {
             assert!(unit.start_recorded, "{path} must not run twice and starts without a record of it");
-            let calls = matches!(unit.more.as_deref().map(|more| &more.stage), Some(Stage::Plan(_) | Stage::Synthesize(_)));
-            let times = if calls { runs.iter().map(|(attempt, _)| attempt).collect::<BTreeSet<_>>().len() } else { runs.len() };
+            let calls =
+                matches!(unit.more.as_deref().map(|more| &more.stage), Some(Stage::Plan(_) | Stage::Synthesize(_)));
+            let times =
+                if calls { runs.iter().map(|(attempt, _)| attempt).collect::<BTreeSet<_>>().len() } else { runs.len() };
             let allowed = 1 + self.let_again.get(&key).copied().unwrap_or(0);
             assert!(times <= allowed, "{path} must not run twice and runs for the {times}th time: {runs:?}");
         }
     }
 
     /// What an event has led to.
-    pub fn effects(&mut self, effects: &[Effect]) {
+    pub fn effects(&mut self, state: &State, starts: bool, effects: &[Effect]) {
         for effect in effects {
+            match effect {
+                Effect::Dispatch { unit, .. } if !starts => self.handed_out(state, *unit),
+                Effect::RecordStart { unit, .. } => self.handed_out(state, *unit),
+                Effect::Dispatch { .. } | Effect::Stop { .. } | Effect::Note(_) | Effect::Finish => {}
+            }
             if let Effect::Note(note) = effect {
                 self.notes += 1;
                 assert_eq!(note.seq, self.notes, "a note is lost or repeated");
@@ -106,6 +113,24 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// A unit has got its slot in this event.
+    fn handed_out(&self, state: &State, key: UnitKey) {
+        let unit = state.unit(key).unwrap();
+        let path = state.path(key);
+        assert!(!state.paused && !state.idle, "{path} is handed out while nothing may be");
+        let blocks = |key: &UnitKey| {
+            let step = definition(&state.scopes[key.scope as usize], key.step);
+            matches!(step.map(|step| &step.action), Some(Action::Approve(approve)) if approve.mode == ApproveMode::Blocking)
+                && state.unit(*key).is_some_and(|unit| unit.status == StepStatus::Waiting)
+        };
+        let blocked = unit.holds_slot && state.open_questions().any(|key| blocks(&key));
+        assert!(!blocked, "{path} is handed out while a blocking approval is open");
+        let fan = state.scopes[key.scope as usize].steps[key.step as usize].fan.as_deref();
+        let first = unit.attempt == 1 && !unit.fallback && !self.executed.contains_key(&(key, false));
+        let failed = key.is_item() && fan.is_some_and(|fan| fan.failed);
+        assert!(!(first && failed), "{path} starts after another item has failed");
     }
 
     /// What must hold after an event.
@@ -144,11 +169,17 @@ impl Watch {
             let step = step as u32;
             let path = || state.path(UnitKey::whole(number, step));
             let taken_over = entry.unit.reason().is_some_and(|reason| reason.starts_with("taken over"));
-            let started = !matches!(entry.unit.status, StepStatus::Pending | StepStatus::Skipped | StepStatus::Cancelled);
+            let started =
+                !matches!(entry.unit.status, StepStatus::Pending | StepStatus::Skipped | StepStatus::Cancelled);
             if started && !taken_over {
                 for (dependency, _) in graph.dependencies(step) {
                     let before = &scope.steps[dependency as usize].unit;
-                    assert!(before.status.is_final(), "{} starts before `{}` has ended", path(), scope.step_name(dependency));
+                    assert!(
+                        before.status.is_final(),
+                        "{} starts before `{}` has ended",
+                        path(),
+                        scope.step_name(dependency)
+                    );
                 }
             }
             if started && pipeline && step >= graph.first_finally {
@@ -157,12 +188,20 @@ impl Watch {
             }
             if let Some(fan) = &entry.fan {
                 let ended = fan.items.iter().filter(|item| item.status.is_final()).count();
-                assert!(!entry.unit.status.is_final() || ended == fan.items.len(), "{} has ended before its items", path());
+                assert!(
+                    !entry.unit.status.is_final() || ended == fan.items.len(),
+                    "{} has ended before its items",
+                    path()
+                );
             }
         }
         if scope.phase == Phase::Done {
             let open = scope.steps.iter().position(|step| !step.unit.status.is_final());
-            assert_eq!(open.map(|step| state.path(UnitKey::whole(number, step as u32)).to_string()), None, "a scope closed over it");
+            assert_eq!(
+                open.map(|step| state.path(UnitKey::whole(number, step as u32)).to_string()),
+                None,
+                "a scope closed over it"
+            );
             if pipeline {
                 self.check_finally(state, number, scope);
             }
@@ -196,7 +235,9 @@ impl Watch {
         let Some(verdict) = state.verdict.as_ref().filter(|_| number == 0 && !self.late_stop) else { return };
         let (kind, count) = match verdict.status {
             RunStatus::Succeeded | RunStatus::Degraded => (HookKind::Success, hooks.success.len()),
-            RunStatus::Failed | RunStatus::TimedOut | RunStatus::BudgetExhausted => (HookKind::Failure, hooks.failure.len()),
+            RunStatus::Failed | RunStatus::TimedOut | RunStatus::BudgetExhausted => {
+                (HookKind::Failure, hooks.failure.len())
+            }
             RunStatus::Cancelled => (HookKind::Cancel, hooks.cancel.len()),
             RunStatus::Running | RunStatus::Waiting => panic!("a verdict of {:?}", verdict.status),
         };
@@ -282,7 +323,15 @@ pub fn projection(state: &State) -> String {
         let _ = writeln!(
             text,
             "{key:?} {unit:?} {stage} {:?}",
-            more.map(|more| (&more.stop, &more.reason, more.exit_code, &more.stderr, more.attempt_deadline, more.wake, more.reserved))
+            more.map(|more| (
+                &more.stop,
+                &more.reason,
+                more.exit_code,
+                &more.stderr,
+                more.attempt_deadline,
+                more.wake,
+                more.reserved
+            ))
         );
     }
     text

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tol::id::{LeaseToken, RunId, UnitPath};
 use tol::runtime::replay;
 use tol::scheduler::{
-    Accepted, Decision, Effect, Event, Input, Options, Phase, PreparedWork, Rejection, Settlement, Stamped, State, StepStatus,
-    UnitKey, admit, apply, prepare,
+    Accepted, Decision, Effect, Event, Input, Options, Phase, PreparedWork, Rejection, Settlement, Stamped, State,
+    StepStatus, UnitKey, admit, apply, prepare,
 };
 use tol::task::{AgentPhase, ErrorClass, Failure, Outcome, Usage, Work};
 use tol::time::Timestamp;
@@ -114,7 +114,8 @@ impl<'r> World<'r> {
         self.trace.push(line.chars().take(400).collect());
         self.log.push(line);
         let effects = apply(&mut self.state, &stamped);
-        self.watch.effects(&effects);
+        let starts = matches!(stamped.event, Event::Started { .. });
+        self.watch.effects(&self.state, starts, &effects);
         self.watch.check(&self.state);
         self.effects.extend(effects);
     }
@@ -253,7 +254,8 @@ impl<'r> World<'r> {
         let draw = self.rng.unit();
         let Held { path: unit, token, .. } = held;
         self.late.push((unit.clone(), token, outcome.clone()));
-        self.offer(Input::Report { unit, token, outcome, draw }).unwrap_or_else(|refusal| panic!("a report is refused: {refusal}"));
+        self.offer(Input::Report { unit, token, outcome, draw })
+            .unwrap_or_else(|refusal| panic!("a report is refused: {refusal}"));
     }
 
     /// A report that came already, or whose attempt was given up, comes again.
@@ -386,15 +388,19 @@ impl<'r> World<'r> {
             return Outcome::Stopped;
         }
         let usage = match &held.work {
-            Work::Agent(_) => {
-                Some(Usage { input_tokens: self.rng.next() % 200, output_tokens: self.rng.next() % 100 }).filter(|_| self.rng.percent(90))
-            }
+            Work::Agent(_) => Some(Usage { input_tokens: self.rng.next() % 200, output_tokens: self.rng.next() % 100 })
+                .filter(|_| self.rng.percent(90)),
             Work::Run(_) | Work::Http(_) => None,
         };
         if self.rng.percent(30) {
             let class = [ErrorClass::Transient, ErrorClass::Permanent, ErrorClass::Timeout][self.rng.below(3)];
             let retry_after_ms = self.rng.percent(10).then(|| self.rng.next() % 5000);
-            let failure = Failure { stderr: Some("no".to_owned()), exit_code: Some(3), retry_after_ms, ..Failure::new(class, "exit code 3") };
+            let failure = Failure {
+                stderr: Some("no".to_owned()),
+                exit_code: Some(3),
+                retry_after_ms,
+                ..Failure::new(class, "exit code 3")
+            };
             return Outcome::Failed { failure, usage };
         }
         let outputs = Arc::new(self.outputs(held));
