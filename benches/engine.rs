@@ -14,9 +14,7 @@ use tol::dispatch::{Dispatch, Stop};
 use tol::id::{LeaseToken, RunId, UnitPath};
 use tol::journal::{Journal, MemoryJournal, NewRun, OpenMode, SqliteJournal};
 use tol::runtime::{Clock, Engine, EngineConfig, RunEvent, StartRun, SystemClock, replay};
-use tol::scheduler::{
-    Accepted, Effect, Event, Input, PreparedWork, Stamped, State, admit, apply, prepare,
-};
+use tol::scheduler::{Accepted, Effect, Event, Input, PreparedWork, Stamped, State, admit, apply, prepare};
 use tol::task::Task;
 use tol::time::Timestamp;
 
@@ -125,7 +123,11 @@ fn scheduler_step() {
         ended.insert(step, serde_json::json!({ "n": step }));
     }
     let baseline = started.elapsed().as_secs_f64() / 10_000.0 * 1e6;
-    say("scheduler step, no durability", format!("{per_step:.2} µs"), format!("{baseline:.2} µs (queue and map alone)"));
+    say(
+        "scheduler step, no durability",
+        format!("{per_step:.2} µs"),
+        format!("{baseline:.2} µs (queue and map alone)"),
+    );
 }
 
 /// Nothing goes to a worker here: transforms are computed by the engine itself.
@@ -136,10 +138,17 @@ impl Dispatch for NoWorkers {
     fn stop(&self, _run: &RunId, _unit: &UnitPath, _token: LeaseToken, _how: Stop) {}
 }
 
-fn engine_run(journal: Arc<dyn Journal>, program: &Arc<Program>, runs: usize, at_once: usize) -> (Duration, Vec<Duration>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| panic!("{error}"));
+fn engine_run(
+    journal: Arc<dyn Journal>,
+    program: &Arc<Program>,
+    runs: usize,
+    at_once: usize,
+) -> (Duration, Vec<Duration>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| panic!("{error}"));
     runtime.block_on(async {
-        let config = EngineConfig { journal, clock: Arc::new(SystemClock), root: Arc::from("/"), takes_commands: false };
+        let config =
+            EngineConfig { journal, clock: Arc::new(SystemClock), root: Arc::from("/"), takes_commands: false };
         let (engine, _task) = Engine::start(config, |_reports| Arc::new(NoWorkers));
         let definition: Arc<[u8]> = Arc::from(serde_json::to_vec(&program.sources).unwrap_or_default());
         let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
@@ -194,14 +203,17 @@ fn raw_inserts(rows: usize, bytes: usize, in_one: usize) -> f64 {
     let folder = folder("raw");
     let connection = rusqlite::Connection::open(folder.join("raw.db")).unwrap_or_else(|error| panic!("{error}"));
     connection
-        .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE log (id INTEGER PRIMARY KEY, body BLOB);")
+        .execute_batch(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE log (id INTEGER PRIMARY KEY, body BLOB);",
+        )
         .unwrap_or_else(|error| panic!("{error}"));
     let body = vec![b'x'; bytes];
     let started = Instant::now();
     let mut done = 0;
     while done < rows {
         connection.execute_batch("BEGIN IMMEDIATE").unwrap_or_else(|error| panic!("{error}"));
-        let mut insert = connection.prepare_cached("INSERT INTO log (body) VALUES (?1)").unwrap_or_else(|error| panic!("{error}"));
+        let mut insert =
+            connection.prepare_cached("INSERT INTO log (body) VALUES (?1)").unwrap_or_else(|error| panic!("{error}"));
         for _ in 0..in_one.min(rows - done) {
             insert.execute([&body]).unwrap_or_else(|error| panic!("{error}"));
             done += 1;
@@ -251,7 +263,11 @@ fn chain_of_three() {
     raw.sort_unstable();
     say(
         "durable chain of three steps, p50 / p99",
-        format!("{:.2} / {:.2} ms", percentile(&latencies, 0.5).as_secs_f64() * 1e3, percentile(&latencies, 0.99).as_secs_f64() * 1e3),
+        format!(
+            "{:.2} / {:.2} ms",
+            percentile(&latencies, 0.5).as_secs_f64() * 1e3,
+            percentile(&latencies, 0.99).as_secs_f64() * 1e3
+        ),
         format!("{:.2} ms for three raw fsyncs (p50); Restate 6.9 ms p50", percentile(&raw, 0.5).as_secs_f64() * 1e3),
     );
     let _ = std::fs::remove_dir_all(at);
@@ -319,7 +335,12 @@ fn compile_million() {
     let baseline = started.elapsed();
     say(
         "compile of a graph of 1,000,000 steps",
-        format!("{:.2} s, {} B a step ({} B of them the model)", took.as_secs_f64(), (after - before) / STEPS, (model - before) / STEPS),
+        format!(
+            "{:.2} s, {} B a step ({} B of them the model)",
+            took.as_secs_f64(),
+            (after - before) / STEPS,
+            (model - before) / STEPS
+        ),
         format!("{:.2} s for petgraph alone to build and sort {order} nodes", baseline.as_secs_f64()),
     );
     assert_eq!(compiled.len(), STEPS);
@@ -334,9 +355,11 @@ fn replay_million() {
     let started = Instant::now();
     let mut events = 0;
     for _ in 0..10 {
-        let history: Vec<Stamped> = bytes.iter().map(|body| serde_json::from_slice(body).unwrap_or_else(|error| panic!("{error}"))).collect();
+        let history: Vec<Stamped> =
+            bytes.iter().map(|body| serde_json::from_slice(body).unwrap_or_else(|error| panic!("{error}"))).collect();
         events += history.len();
-        replay(program.clone(), accepted.clone(), Timestamp(1_000), &history).unwrap_or_else(|error| panic!("{error:?}"));
+        replay(program.clone(), accepted.clone(), Timestamp(1_000), &history)
+            .unwrap_or_else(|error| panic!("{error:?}"));
     }
     let took = started.elapsed();
     let started = Instant::now();

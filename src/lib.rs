@@ -5,25 +5,26 @@
 
 #![forbid(unsafe_code)]
 
-pub mod id;
-pub mod time;
-pub mod diagnostic;
-pub mod task;
-pub mod yaml;
-pub mod expr;
-pub mod schema;
-pub mod model;
-pub mod graph;
 pub mod compile;
-pub mod scheduler;
+pub mod diagnostic;
+pub mod expr;
+pub mod graph;
+pub mod id;
+pub mod model;
 pub mod report;
+pub mod scheduler;
+pub mod schema;
+pub mod task;
+pub mod testing;
+pub mod time;
+pub mod yaml;
 // Below this line: input and output.
 
-pub mod project;
-pub mod journal;
-pub mod dispatch;
-pub mod llm;
-pub mod handler;
-pub mod worker;
-pub mod runtime;
 pub mod cli;
+pub mod dispatch;
+pub mod handler;
+pub mod journal;
+pub mod llm;
+pub mod project;
+pub mod runtime;
+pub mod worker;

@@ -1,5 +1,5 @@
 # A local agent that plans, by rules: it shows how `plan` works without a key or a network.
-# stdin: one request (docs/agents.md); stdout: one answer. For each longer word of the goal it plans one call of the
+# stdin: one request (docs/exit-codes.md); stdout: one answer. For each longer word of the goal it plans one call of the
 # tool `search`, as many as `max_steps` allows, and at last one of `gather` over all that was found.
 set -eu
 

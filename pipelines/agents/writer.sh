@@ -1,5 +1,5 @@
 # A local agent that writes and criticises, by rules: it shows how `synthesize` works without a key or a network.
-# stdin: one request (docs/agents.md); stdout: one answer. It writes Markdown with a section for each piece of evidence;
+# stdin: one request (docs/exit-codes.md); stdout: one answer. It writes Markdown with a section for each piece of evidence;
 # as a critic it asks for a section `Sources` and for every piece of evidence to be named.
 set -eu
 

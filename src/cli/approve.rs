@@ -1,9 +1,9 @@
 //! `tol approve`: answer an approval, or say what became of an unknown step.
 
-use crate::cli::print::out;
 use super::args::{ApproveArgs, Settle};
 use super::context::{Context, user};
 use super::exit::{DONE, Failure};
+use crate::cli::print::out;
 use crate::id::UnitPath;
 use crate::journal::Journal;
 use crate::runtime::{ControlCommand, SystemClock, leave_command};

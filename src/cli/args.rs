@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Plan, execute and synthesize: pipelines from YAML, run durably.
 #[derive(Debug, Parser)]
 #[command(name = "tol", version, about, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done or succeeded, 1 failed, 2 invalid input and nothing started, 3 run timed out, \
-                        4 budget exhausted, 5 waiting for a person, 130 ended by a signal.")]
+#[command(
+    after_help = "Exit codes: 0 done or succeeded, 1 failed, 2 invalid input and nothing started, 3 run timed out, \
+                        4 budget exhausted, 5 waiting for a person, 130 ended by a signal."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -27,6 +29,24 @@ pub enum Command {
     Approve(ApproveArgs),
     /// List, show and steer runs
     Runs(RunsArgs),
+    /// Draw which step waits for which, of a file or of a run
+    Graph(super::graph::GraphArgs),
+    /// Say which steps differ between two versions of a pipeline
+    Diff(super::diff::DiffArgs),
+    /// Run test files with made-up outcomes; starts nothing
+    Test(super::test::TestArgs),
+    /// Write a small project that works
+    Init(super::init::InitArgs),
+    /// List and show agents
+    Agents(super::agents::AgentsArgs),
+    /// Look for what keeps tol from working here
+    Doctor(super::doctor::DoctorArgs),
+    /// Print the JSON Schema of a kind of file
+    Schema(super::schema::SchemaArgs),
+    /// Print a completion script for a shell
+    Completions(super::completions::CompletionsArgs),
+    /// Print the manual pages
+    Man(super::completions::ManArgs),
 }
 
 /// How a run is shown.

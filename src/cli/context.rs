@@ -46,14 +46,23 @@ impl Context {
         let folder = folder.canonicalize().unwrap_or(folder);
         let name = file.file_name().ok_or_else(|| Failure::invalid(format!("{}: is no file", file.display())))?;
         let whole = folder.join(name);
-        let inside = whole.strip_prefix(&self.root).map_err(|_| Failure::invalid(format!("{}: lies outside the project {}", file.display(), self.root.display())))?;
-        let parts: Vec<&str> = inside.iter().map(|part| part.to_str()).collect::<Option<_>>().ok_or_else(|| Failure::invalid(format!("{}: the path is not UTF-8", file.display())))?;
+        let inside = whole.strip_prefix(&self.root).map_err(|_| {
+            Failure::invalid(format!("{}: lies outside the project {}", file.display(), self.root.display()))
+        })?;
+        let parts: Vec<&str> = inside
+            .iter()
+            .map(|part| part.to_str())
+            .collect::<Option<_>>()
+            .ok_or_else(|| Failure::invalid(format!("{}: the path is not UTF-8", file.display())))?;
         Ok(parts.join("/"))
     }
 
     /// The journal, to write in.
     pub fn journal(&self) -> Result<Arc<SqliteJournal>, Failure> {
-        let options = Options { fault: super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>), ..Options::default() };
+        let options = Options {
+            fault: super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>),
+            ..Options::default()
+        };
         Ok(Arc::new(SqliteJournal::open_with(&self.state_dir, OpenMode::ReadWrite, options)?))
     }
 
@@ -76,7 +85,9 @@ impl Context {
         let mut rows = journal.find_run(text)?;
         match (rows.pop(), rows.len()) {
             (Some(row), 0) if !text.is_empty() => Ok(row),
-            (Some(_), more) if more > 0 => Err(Failure::failed(format!("`{text}` is the beginning of {} runs; give more of it", more + 1))),
+            (Some(_), more) if more > 0 => {
+                Err(Failure::failed(format!("`{text}` is the beginning of {} runs; give more of it", more + 1)))
+            }
             _ => Err(none()),
         }
     }

@@ -18,7 +18,15 @@ pub fn state_of(root: &Path, files: &[String]) -> GitState {
     let output = Command::new("git")
         .arg("-C")
         .arg(root)
-        .args(["--literal-pathspecs", "status", "--porcelain=v2", "--branch", "--untracked-files=normal", "--ignored=matching", "--"])
+        .args([
+            "--literal-pathspecs",
+            "status",
+            "--porcelain=v2",
+            "--branch",
+            "--untracked-files=normal",
+            "--ignored=matching",
+            "--",
+        ])
         .args(files)
         .env("GIT_OPTIONAL_LOCKS", "0")
         .stdin(Stdio::null())
@@ -46,5 +54,9 @@ pub fn show(root: &Path, revision: &str, path: &str) -> Result<Vec<u8>, String> 
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("git cannot be started: {error}"))?;
-    if output.status.success() { Ok(output.stdout) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
 }

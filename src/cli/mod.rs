@@ -1,12 +1,22 @@
 //! The command line: one file per subcommand, each wiring the rooms for one purpose.
 
+mod agents;
 mod approve;
 mod args;
+mod completions;
 mod context;
+mod diff;
+mod diff_report;
+mod diff_trees;
+mod doctor;
+mod doctor_checks;
 mod drive;
 mod dry_run;
 mod exit;
 mod git;
+mod graph;
+mod init;
+mod output;
 mod params;
 mod print;
 mod progress;
@@ -15,7 +25,10 @@ mod retention;
 mod run;
 mod runs;
 mod scan;
+mod schema;
 mod signals;
+mod test;
+mod test_report;
 mod validate;
 
 pub use args::{Cli, Command};
@@ -34,6 +47,15 @@ pub fn main() -> std::process::ExitCode {
         Command::Resume(arguments) => resume::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::Runs(arguments) => runs::run(arguments.command),
+        Command::Graph(arguments) => graph::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Agents(arguments) => agents::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Man(arguments) => completions::man(&arguments),
     };
     let code = match result {
         Ok(code) => code,

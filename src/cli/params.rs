@@ -12,7 +12,7 @@ use crate::diagnostic::nearest;
 ///
 /// # Errors
 /// Exit code 2 with every parameter that is unknown, missing or of the wrong form, named.
-pub fn read(pipeline: &CompiledPipeline, flags: &[String], file: Option<&Path>, profile: Option<&str>) -> Result<Map<String, Value>, Failure> {
+pub fn read(pipeline: &CompiledPipeline, flags: &[String], file: Option<&Path>) -> Result<Map<String, Value>, Failure> {
     let mut given = match file {
         Some(file) => read_file(file)?,
         None => Map::new(),
@@ -37,10 +37,14 @@ pub fn read(pipeline: &CompiledPipeline, flags: &[String], file: Option<&Path>, 
         problems.push(unknown(pipeline, name));
     }
     given.retain(|name, _| pipeline.pipeline.params.contains_key(name.as_str()));
-    match complete_params(pipeline, given, profile) {
+    match complete_params(pipeline, given) {
         Ok(params) if problems.is_empty() => return Ok(params),
         Ok(_) => {}
-        Err(more) => problems.extend(more.into_iter().filter(|problem| problems.iter().all(|known| !same_parameter(known, problem))).collect::<Vec<_>>()),
+        Err(more) => problems.extend(
+            more.into_iter()
+                .filter(|problem| problems.iter().all(|known| !same_parameter(known, problem)))
+                .collect::<Vec<_>>(),
+        ),
     }
     Err(Failure::invalid(format!("{}: {}", pipeline.pipeline.path, problems.join("\n       "))))
 }
@@ -56,13 +60,17 @@ fn unknown(pipeline: &CompiledPipeline, name: &str) -> String {
     match nearest(name, names()) {
         Some(near) => format!("`{name}` is not a parameter of this pipeline; did you mean `{near}`?"),
         None if pipeline.pipeline.params.is_empty() => format!("`{name}` is not a parameter: this pipeline takes none"),
-        None => format!("`{name}` is not a parameter of this pipeline; it takes {}", names().collect::<Vec<_>>().join(", ")),
+        None => {
+            format!("`{name}` is not a parameter of this pipeline; it takes {}", names().collect::<Vec<_>>().join(", "))
+        }
     }
 }
 
 fn read_file(file: &Path) -> Result<Map<String, Value>, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
-    let value: Value = serde_yaml::from_str(&text).map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
+    let value: Value =
+        serde_yaml::from_str(&text).map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
     match value {
         Value::Object(map) => Ok(map),
         Value::Null => Ok(Map::new()),

@@ -6,8 +6,8 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::args::{RunFormat, WatchArgs};
-use crate::handler::process::Stream;
 use crate::handler::LogLine;
+use crate::handler::process::Stream;
 use crate::id::{RunId, UnitPath};
 use crate::report::{note_line, note_text, questions_text, run_line, summary, summary_text};
 use crate::scheduler::{About, Note, State, StepStatus};
@@ -101,7 +101,11 @@ impl Progress {
             StepStatus::Pending | StepStatus::Running => ("▸", 34),
         };
         let indent = "  ".repeat(path.as_str().matches('/').count());
-        if self.colour { format!("{indent}\u{1b}[{code}m{mark}\u{1b}[0m {line}") } else { format!("{indent}{mark} {line}") }
+        if self.colour {
+            format!("{indent}\u{1b}[{code}m{mark}\u{1b}[0m {line}")
+        } else {
+            format!("{indent}{mark} {line}")
+        }
     }
 
     /// A line that a script printed.
@@ -118,7 +122,8 @@ impl Progress {
 
     /// Only a person can move the run on.
     pub fn waiting(&mut self, questions: &[(UnitPath, StepStatus)]) {
-        let questions: Vec<(String, StepStatus)> = questions.iter().map(|(path, status)| (path.to_string(), *status)).collect();
+        let questions: Vec<(String, StepStatus)> =
+            questions.iter().map(|(path, status)| (path.to_string(), *status)).collect();
         let words = questions_text(self.run.as_str(), &questions);
         if self.format == RunFormat::Json {
             err_text!("{words}");

@@ -32,7 +32,7 @@ pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
     let context = Context::around(Some(&arguments.file), &arguments.state)?;
     let path = context.within(&arguments.file)?;
     let Some(program) = compile(&context, &path, arguments.env.clone())? else { return Ok(INVALID) };
-    let params = params::read(&program.root, &arguments.params, arguments.params_file.as_deref(), arguments.env.as_deref())?;
+    let params = params::read(&program.root, &arguments.params, arguments.params_file.as_deref())?;
     let environment = context.environment()?;
     let options = Options { max_parallel: arguments.max_parallel, profile: arguments.env.clone() };
     let new = NewRunOf { program, params, options, parent: None, reused: Vec::new() };
@@ -59,7 +59,8 @@ impl NewRunOf {
         let mut names: Vec<&str> = listed.map(|name| &*name.value).collect();
         names.sort_unstable();
         names.dedup();
-        let env = names.into_iter().filter_map(|name| Some((name.to_owned(), Value::String(environment.get(name)?.clone()))));
+        let env =
+            names.into_iter().filter_map(|name| Some((name.to_owned(), Value::String(environment.get(name)?.clone()))));
         Accepted {
             run,
             definition_hash: self.program.hash.to_string(),
@@ -73,7 +74,12 @@ impl NewRunOf {
 }
 
 /// Accepts a run and drives it.
-pub fn start(context: &Context, new: NewRunOf, environment: BTreeMap<String, String>, watch: &super::args::WatchArgs) -> Result<u8, Failure> {
+pub fn start(
+    context: &Context,
+    new: NewRunOf,
+    environment: BTreeMap<String, String>,
+    watch: &super::args::WatchArgs,
+) -> Result<u8, Failure> {
     let program = new.program.clone();
     let files: Vec<String> = program.sources.0.keys().cloned().collect();
     let root = context.root.clone();
@@ -94,8 +100,15 @@ pub fn start(context: &Context, new: NewRunOf, environment: BTreeMap<String, Str
     };
     let settings = program.settings.clone();
     let start = StartRun { program, accepted, row, watcher: None };
-    let surroundings =
-        Surroundings { root: &context.root, state_dir: &context.state_dir, journal, environment, watch, retention: Retention::of(&settings), cancel: None };
+    let surroundings = Surroundings {
+        root: &context.root,
+        state_dir: &context.state_dir,
+        journal,
+        environment,
+        watch,
+        retention: Retention::of(&settings),
+        cancel: None,
+    };
     drive(Start::New(Box::new(start)), surroundings)
 }
 

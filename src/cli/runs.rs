@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::args::{ListArgs, LogsArgs, PruneArgs, RerunArgs, RunRef, RunsCommand, ShowArgs, StateArgs, TextFormat, WatchArgs};
+use super::args::{
+    ListArgs, LogsArgs, PruneArgs, RerunArgs, RunRef, RunsCommand, ShowArgs, StateArgs, TextFormat, WatchArgs,
+};
 use super::context::{Context, user};
 use super::exit::{DONE, Failure, INVALID};
 use super::retention::Retention;
@@ -60,7 +62,11 @@ fn row_object(row: &RunRow, now: Timestamp) -> Value {
 
 fn list(arguments: &ListArgs) -> Result<u8, Failure> {
     let (_, journal) = open(&arguments.state)?;
-    let filter = ListFilter { status: arguments.status.clone(), pipeline: arguments.pipeline.clone(), limit: Some(arguments.limit) };
+    let filter = ListFilter {
+        status: arguments.status.clone(),
+        pipeline: arguments.pipeline.clone(),
+        limit: Some(arguments.limit),
+    };
     let rows = match &journal {
         Some(journal) => journal.list(&filter)?,
         None => Vec::new(),
@@ -75,7 +81,12 @@ fn list(arguments: &ListArgs) -> Result<u8, Failure> {
             for row in &rows {
                 let status = if row.paused { format!("{} paused", row.status) } else { row.status.clone() };
                 let duration = format_duration(row.finished_at.unwrap_or(now).since(row.started_at));
-                out!("{:36}  {:width$}  {status:16}  {:24}  {duration}", row.run.as_str(), row.pipeline, row.started_at.to_string());
+                out!(
+                    "{:36}  {:width$}  {status:16}  {:24}  {duration}",
+                    row.run.as_str(),
+                    row.pipeline,
+                    row.started_at.to_string()
+                );
             }
         }
     }
@@ -152,12 +163,17 @@ fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
         .filter(|log| {
             arguments.step.as_deref().is_none_or(|step| {
                 let path = log.unit.as_str();
-                path == step || log.unit.split_item().0 == step || path.strip_prefix(step).is_some_and(|rest| rest.starts_with('/'))
+                path == step
+                    || log.unit.split_item().0 == step
+                    || path.strip_prefix(step).is_some_and(|rest| rest.starts_with('/'))
             })
         })
         .collect();
     if let Some(step) = arguments.step.as_deref().filter(|_| wanted.is_empty()) {
-        let known = journal.as_ref().and_then(|journal| rebuild(journal, &row.run).ok()).is_some_and(|rebuilt| rebuilt.state.find(&crate::id::UnitPath::new(step)).is_some());
+        let known = journal
+            .as_ref()
+            .and_then(|journal| rebuild(journal, &row.run).ok())
+            .is_some_and(|rebuilt| rebuilt.state.find(&crate::id::UnitPath::new(step)).is_some());
         return if known {
             err!("{step} printed nothing");
             Ok(DONE)
@@ -201,7 +217,11 @@ fn cancel(arguments: &RunRef) -> Result<u8, Failure> {
     journal.release(&row.run)?;
     journal.close();
     if let Some(verdict) = ended {
-        return Err(Failure::failed(format!("run {} has ended ({}); there is nothing to cancel", row.run, verdict.status.as_str())));
+        return Err(Failure::failed(format!(
+            "run {} has ended ({}); there is nothing to cancel",
+            row.run,
+            verdict.status.as_str()
+        )));
     }
     // Nothing drives it: what has to run at its end (`finally`, hooks) runs here.
     let watch = WatchArgs { format: None, quiet: true, fail_on: None, detach_on_wait: true };
@@ -244,7 +264,7 @@ fn rerun(arguments: &RerunArgs) -> Result<u8, Failure> {
         before.program.clone()
     };
     let reused = reused_steps(&before, &program, arguments)?;
-    let params = crate::compile::complete_params(&program.root, before.accepted.params.clone(), profile.as_deref())
+    let params = crate::compile::complete_params(&program.root, before.accepted.params.clone())
         .map_err(|problems| Failure::invalid(problems.join("\n")))?;
     let new = NewRunOf { program, params, options: before.accepted.options.clone(), parent: Some(row.run), reused };
     let environment = context.environment()?;
@@ -270,15 +290,23 @@ fn reused_steps(before: &State, program: &Arc<Program>, arguments: &RerunArgs) -
     }
     for (number, name) in graph.names.iter().enumerate() {
         let unit = root.find_step(name).and_then(|step| before.unit(UnitKey::whole(0, step)));
-        let item_failed = root.find_step(name).and_then(|step| root.steps[step as usize].fan.as_ref()).is_some_and(|fan| fan.items.iter().any(|item| item.status.is_failure()));
+        let item_failed = root
+            .find_step(name)
+            .and_then(|step| root.steps[step as usize].fan.as_ref())
+            .is_some_and(|fan| fan.items.iter().any(|item| item.status.is_failure()));
         let kept = unit.is_some_and(|unit| match unit.status {
             StepStatus::Succeeded => !(arguments.failed && item_failed),
             StepStatus::Skipped => true,
             StepStatus::Failed | StepStatus::TimedOut => !arguments.failed && unit.tolerated,
-            StepStatus::Pending | StepStatus::Running | StepStatus::Waiting | StepStatus::Cancelled | StepStatus::Unknown => false,
+            StepStatus::Pending
+            | StepStatus::Running
+            | StepStatus::Waiting
+            | StepStatus::Cancelled
+            | StepStatus::Unknown => false,
         });
         // What never had a result has none to take over; `finally` belongs to each run anew.
-        again[number] |= !kept && (arguments.failed || unit.is_none_or(|unit| !unit.status.is_failure())) || number as u32 >= graph.first_finally;
+        again[number] |= !kept && (arguments.failed || unit.is_none_or(|unit| !unit.status.is_failure()))
+            || number as u32 >= graph.first_finally;
     }
     spread(graph, &mut again);
     if !again.iter().take(graph.first_finally as usize).any(|again| *again) {

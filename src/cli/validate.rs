@@ -82,6 +82,17 @@ pub fn run(arguments: &ValidateArgs) -> Result<u8, Failure> {
     Ok(if is_bad { exit::FAILED } else { exit::DONE })
 }
 
+/// How many files of a folder were checked, and how many errors and warnings there are.
+///
+/// # Errors
+/// If the folder cannot be looked at.
+pub fn counts(folder: &Path) -> Result<(usize, usize, usize), Failure> {
+    let folder = folder.canonicalize()?;
+    let findings = check_all(scan(std::slice::from_ref(&folder), &folder)?, None, &folder)?;
+    let count = count(&findings.files, &findings.diagnostics);
+    Ok((findings.checked, count.errors, count.warnings))
+}
+
 fn print(findings: &Findings, count: Count, format: ValidateFormat) {
     let (files, diagnostics) = (&findings.files, &findings.diagnostics);
     let mut stdout = std::io::stdout().lock();

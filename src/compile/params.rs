@@ -15,13 +15,11 @@ const SECRET_KEY: &str = "$secret";
 pub fn complete_params(
     pipeline: &CompiledPipeline,
     mut given: Map<String, Value>,
-    profile: Option<&str>,
 ) -> Result<Map<String, Value>, Vec<String>> {
-    let overlay = profile.and_then(|name| pipeline.pipeline.profiles.get(name));
     let mut params = Map::new();
     let mut problems = Vec::new();
     for (name, param) in &pipeline.pipeline.params {
-        let default = overlay.and_then(|profile| profile.params.get(name)).or(param.default.as_ref());
+        let default = param.default.as_ref();
         let Some(value) = given.shift_remove(&**name).or_else(|| default.map(|default| default.value.clone())) else {
             let what = param.description.as_deref().map_or(String::new(), |words| format!(" ({words})"));
             problems.push(format!("parameter `{name}` is missing{what}; give it with --param {name}=…"));

@@ -218,6 +218,10 @@ impl Writer {
         stored.status.clone_from(&summary.status);
         stored.paused = i64::from(summary.paused);
         stored.finished_at = summary.finished_at.map(|time| signed(time.0));
+        if summary.finished_at.is_some() {
+            // Nobody drives a run that has ended; to give it up by itself would cost a transaction more.
+            stored.owner = None;
+        }
         stored.update(&self.connection).map_err(|error| self.sqlite(&error))?;
         if summary.finished_at.is_some() {
             // A finished run is seldom written again; the database knows where it ends.

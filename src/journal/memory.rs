@@ -108,6 +108,9 @@ impl State {
             run.row.status = summary.status;
             run.row.paused = summary.paused;
             run.row.finished_at = summary.finished_at;
+            if summary.finished_at.is_some() {
+                run.row.owner = None;
+            }
         }
         self.cache.extend(batch.cache.into_iter().map(|put| (put.key.clone(), put)));
         for reply in batch.handled {

@@ -27,4 +27,4 @@ pub use read::{
 };
 pub use settings::{EngineSettings, Settings};
 pub use step::{Condition, EnvEntry, Fan, Priority, Step};
-pub use test::{Expectation, ExpectedInput, ExpectedStep, Mock, MockOutcome, TestCase, TestFile};
+pub use test::{Expectation, ExpectedInput, ExpectedStep, Mock, MockOutcome, Mocked, TestCase, TestFile};

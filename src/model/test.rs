@@ -1,5 +1,7 @@
 //! A test file, `*.test.yaml`: runs of a pipeline whose steps' outcomes are made up, and what must come of them.
 
+use std::time::Duration;
+
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
@@ -28,21 +30,50 @@ pub struct TestCase {
     pub profile: Option<Spanned<Box<str>>>,
     /// By path of the step (`each[2]` for one item), in file order.
     pub mocks: Vec<Mock>,
+    /// What has no mock succeeds with empty outputs; else it fails the case.
+    pub default_succeeds: bool,
     pub expect: Expectation,
 }
 
-/// What stands for running a step: one outcome for each attempt; the last holds for all further ones.
+/// What stands for running a step: one outcome for each call; the last holds for all further ones. An attempt is one
+/// call, but a plan with a repair turn and each draft and critique of a synthesis are calls of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mock {
     pub step: Spanned<Box<str>>,
     pub outcomes: Vec<MockOutcome>,
 }
 
-/// The made-up outcome of one attempt.
+/// The made-up outcome of one call, or the answer to an approval.
 #[derive(Clone, Debug, PartialEq)]
-pub enum MockOutcome {
-    Outputs { outputs: Value, exit_code: Option<i32>, stderr: Option<Box<str>>, tokens: Option<u64> },
-    Fail { failure: Failure, tokens: Option<u64> },
+pub struct MockOutcome {
+    /// How long it takes; no real time passes.
+    pub takes: Option<Duration>,
+    pub what: Mocked,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mocked {
+    Outputs {
+        outputs: Value,
+        exit_code: Option<i32>,
+        stderr: Option<Box<str>>,
+        tokens: Option<u64>,
+    },
+    /// Where the file names no class, an exit code of a script says it.
+    Fail {
+        failure: Failure,
+        class_given: bool,
+        tokens: Option<u64>,
+    },
+    /// It does not end by itself.
+    Hang,
+    /// Somebody answers an approval.
+    Decide {
+        approved: bool,
+        by: Box<str>,
+        comment: Option<Box<str>>,
+    },
 }
 
 /// What must hold in the end; what is absent is not looked at.

@@ -70,21 +70,37 @@ pub fn summary_text(state: &State) -> String {
                 && let Some(failure) = &unit.failure
             {
                 let tolerated = if unit.tolerated { " (tolerated)" } else { "" };
-                let _ = writeln!(text, "  {}{}{tolerated}: {}", scope.prefix, scope.step_name(step as u32), failure.message);
-                for line in failure.stderr.iter().flat_map(|stderr| stderr.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev()) {
+                let _ = writeln!(
+                    text,
+                    "  {}{}{tolerated}: {}",
+                    scope.prefix,
+                    scope.step_name(step as u32),
+                    failure.message
+                );
+                for line in failure
+                    .stderr
+                    .iter()
+                    .flat_map(|stderr| stderr.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev())
+                {
                     let _ = writeln!(text, "    | {line}");
                 }
             }
         }
     }
     let words = ["succeeded", "failed", "skipped", "cancelled"];
-    let parts: Vec<String> =
-        counts.iter().zip(words).filter(|(count, _)| **count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    let parts: Vec<String> = counts
+        .iter()
+        .zip(words)
+        .filter(|(count, _)| **count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
     let _ = writeln!(text, "steps: {}", parts.join(", "));
     for warning in &state.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
-    if let Some(Value::Object(outputs)) = state.outputs.as_deref().filter(|_| status.is_final() && status != RunStatus::Cancelled) {
+    if let Some(Value::Object(outputs)) =
+        state.outputs.as_deref().filter(|_| status.is_final() && status != RunStatus::Cancelled)
+    {
         for (name, value) in outputs {
             let _ = match value {
                 Value::String(words) if !words.contains('\n') => writeln!(text, "{name}: {words}"),

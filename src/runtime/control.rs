@@ -96,13 +96,23 @@ pub fn leave_command(
     Err(RuntimeError::NoAnswer(run.clone()))
 }
 
-fn write_here(journal: &dyn Journal, clock: &dyn Clock, run: &RunId, command: ControlCommand) -> Result<ControlReply, RuntimeError> {
+fn write_here(
+    journal: &dyn Journal,
+    clock: &dyn Clock,
+    run: &RunId,
+    command: ControlCommand,
+) -> Result<ControlReply, RuntimeError> {
     let result = write_event(journal, clock, run, command);
     journal.release(run)?;
     result
 }
 
-fn write_event(journal: &dyn Journal, clock: &dyn Clock, run: &RunId, command: ControlCommand) -> Result<ControlReply, RuntimeError> {
+fn write_event(
+    journal: &dyn Journal,
+    clock: &dyn Clock,
+    run: &RunId,
+    command: ControlCommand,
+) -> Result<ControlReply, RuntimeError> {
     let mut state = rebuild(journal, run)?.state;
     let now = clock.now().max(state.now);
     let first_seq = state.seq + 1;
@@ -121,7 +131,8 @@ fn write_event(journal: &dyn Journal, clock: &dyn Clock, run: &RunId, command: C
         apply(&mut state, &stamped);
         bodies.push(body.into_boxed_slice());
     }
-    let summary = RunSummaryRow { status: state.status().as_str().to_owned(), paused: state.paused, finished_at: state.ended_at };
+    let summary =
+        RunSummaryRow { status: state.status().as_str().to_owned(), paused: state.paused, finished_at: state.ended_at };
     let batch = Batch {
         run: run.clone(),
         first_seq,
@@ -132,9 +143,12 @@ fn write_event(journal: &dyn Journal, clock: &dyn Clock, run: &RunId, command: C
         handled: Vec::new(),
     };
     let (sender, receiver) = std::sync::mpsc::channel();
-    journal.append(batch, Box::new(move |result| {
-        let _ = sender.send(result);
-    }));
+    journal.append(
+        batch,
+        Box::new(move |result| {
+            let _ = sender.send(result);
+        }),
+    );
     receiver.recv().map_err(|_| RuntimeError::Stopped)??;
     Ok(ControlReply::done())
 }

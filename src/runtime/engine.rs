@@ -1,6 +1,6 @@
 //! The loop itself: one task that owns every run of the process.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::dispatch::{Dispatch, Report, Stop};
 use crate::id::{LeaseToken, RunId};
 use crate::journal::{CachePut, CommandReply, Journal, JournalError, NewRun};
 use crate::scheduler::{
-    Accepted, Effect, Event, Input, Note, PreparedWork, Rejection, RunStatus, State, StepStatus, UnitKey, admit, prepare,
+    Accepted, Effect, Event, Input, Note, PreparedWork, Rejection, RunStatus, State, StepStatus, UnitKey, admit,
+    prepare,
 };
 use crate::task::Outcome;
 use crate::time::Timestamp;
@@ -44,9 +45,14 @@ pub struct StartRun {
 
 /// What a watcher of a run is told, each once it is durable.
 pub enum RunEvent {
-    Note { at: Timestamp, note: Note },
+    Note {
+        at: Timestamp,
+        note: Note,
+    },
     /// Only a person can move the run on; with the units that wait.
-    Waiting { questions: Vec<(crate::id::UnitPath, StepStatus)> },
+    Waiting {
+        questions: Vec<(crate::id::UnitPath, StepStatus)>,
+    },
     /// The run has ended, or was given up by this process (`state.verdict` tells which).
     Ended(Box<State>),
     /// The journal cannot be written: nothing more happens here.
@@ -85,6 +91,9 @@ impl Engine {
             sender: sender.clone(),
             live: HashMap::new(),
             touched: Vec::new(),
+            timers: BTreeSet::new(),
+            draws: Draws::seeded(),
+            mark: uuid::Uuid::new_v4().simple().to_string(),
             closing: false,
             dead: None,
         };
@@ -133,6 +142,11 @@ struct Loop {
     live: HashMap<RunId, Live>,
     /// Runs with something to write, each once.
     touched: Vec<RunId>,
+    /// When each run wants to be looked at next; only runs that have a timer stand here.
+    timers: BTreeSet<(Option<Timestamp>, RunId)>,
+    draws: Draws,
+    /// Keeps secrets apart from text while work is filled in; it never leaves this process.
+    mark: String,
     closing: bool,
     dead: Option<RuntimeError>,
 }
@@ -151,7 +165,7 @@ impl Loop {
             if self.closing && self.live.is_empty() {
                 return Ok(());
             }
-            let next = self.live.values().filter_map(|live| live.state.next_timer()).min();
+            let next = self.timers.first().and_then(|(at, _)| *at);
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(message) => self.on_message(message),
@@ -223,7 +237,8 @@ impl Loop {
     }
 
     fn on_report(&mut self, report: Report) {
-        let input = Input::Report { unit: report.unit, token: report.token, outcome: report.outcome, draw: draw() };
+        let input =
+            Input::Report { unit: report.unit, token: report.token, outcome: report.outcome, draw: self.draws.next() };
         // A late report is no error: the attempt that it belongs to is over.
         let _ = self.take_in(&report.run, input);
     }
@@ -231,10 +246,10 @@ impl Loop {
     fn on_time(&mut self) {
         let now = self.config.clock.now();
         let due: Vec<RunId> = self
-            .live
+            .timers
             .iter()
-            .filter(|(_, live)| live.state.next_timer().is_some_and(|at| at <= now))
-            .map(|(run, _)| run.clone())
+            .take_while(|(at, _)| at.is_some_and(|at| at <= now))
+            .map(|(_, run)| run.clone())
             .collect();
         for run in due {
             let _ = self.take_in(&run, Input::Time);
@@ -251,7 +266,12 @@ impl Loop {
             if let (Some(cache), Outcome::Succeeded { outputs, cached: false, .. }) = (use_, outcome)
                 && let Ok(value) = serde_json::to_vec(outputs)
             {
-                live.keep(CachePut { key: cache.key, value, expires_at: cache.ttl.map(|ttl| now.plus(ttl)), created_at: now });
+                live.keep(CachePut {
+                    key: cache.key,
+                    value,
+                    expires_at: cache.ttl.map(|ttl| now.plus(ttl)),
+                    created_at: now,
+                });
             }
         }
         self.record(run, now, event);
@@ -280,6 +300,14 @@ impl Loop {
         for run in std::mem::take(&mut self.touched) {
             let Some(live) = self.live.get_mut(&run) else { continue };
             live.touched = false;
+            let timer = live.state.next_timer();
+            if timer != live.timer {
+                self.timers.remove(&(live.timer, run.clone()));
+                live.timer = timer;
+                if timer.is_some() {
+                    self.timers.insert((timer, run.clone()));
+                }
+            }
             let seq = live.state.seq;
             if let Some(batch) = live.batch() {
                 let sender = self.sender.clone();
@@ -327,8 +355,7 @@ impl Loop {
         if live.state.unit(unit).is_none_or(|at| at.token != token.0) {
             return;
         }
-        let mark = uuid::Uuid::new_v4().simple().to_string();
-        let prepared = prepare(&live.state, unit, token, &self.config.root, &mark);
+        let prepared = prepare(&live.state, unit, token, &self.config.root, &self.mark);
         let path = live.state.path(unit);
         let mut outcome = None;
         if let Some(cache) = prepared.cache {
@@ -348,13 +375,18 @@ impl Loop {
             (Some(outcome), _) | (None, PreparedWork::Outcome(outcome)) => outcome,
             (None, PreparedWork::Task(task)) => return self.dispatch.dispatch(*task),
         };
-        let _ = self.take_in(run, Input::Report { unit: path, token, outcome, draw: draw() });
+        let draw = self.draws.next();
+        let _ = self.take_in(run, Input::Report { unit: path, token, outcome, draw });
     }
 
     /// The run is no longer this process's: it has ended, or it waits for somebody else.
     fn let_go(&mut self, run: &RunId) {
         let Some(live) = self.live.remove(run) else { return };
-        if let Err(error) = self.config.journal.release(run) {
+        self.timers.remove(&(live.timer, run.clone()));
+        // The journal gives an ended run up by itself.
+        if live.state.verdict.is_none()
+            && let Err(error) = self.config.journal.release(run)
+        {
             self.dead = Some(RuntimeError::Journal(error));
         }
         if let Some(watcher) = live.watcher {
@@ -426,10 +458,22 @@ fn cached_outcome(value: &[u8]) -> Option<Outcome> {
     Some(Outcome::Succeeded { outputs: Arc::new(outputs), exit_code: None, stderr: None, usage: None, cached: true })
 }
 
-/// A random number from 0 to 1, drawn here so that the scheduler never has to.
-fn draw() -> f64 {
-    let bits = uuid::Uuid::new_v4().as_u128() as u32;
-    f64::from(bits) / f64::from(u32::MAX)
+/// Draws numbers from 0 to 1, so that the scheduler never has to (xorshift64*: the pauses between attempts need to be
+/// spread, not secret).
+struct Draws(u64);
+
+impl Draws {
+    fn seeded() -> Self {
+        Self(uuid::Uuid::new_v4().as_u64_pair().0 | 1)
+    }
+
+    fn next(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
+        bits as f64 / f64::from(u32::MAX)
+    }
 }
 
 async fn sleep_until(at: Option<Timestamp>, now: Timestamp) {

@@ -24,6 +24,8 @@ pub(super) struct Live {
     shown: Option<(RunStatus, bool)>,
     /// Set while the run waits in the list of those to be written.
     pub touched: bool,
+    /// The timer under which the loop knows the run.
+    pub timer: Option<Timestamp>,
     /// True once watchers were told that only people can move it on.
     pub told_waiting: bool,
 }
@@ -41,6 +43,7 @@ impl Live {
             cache_uses: HashMap::new(),
             shown: None,
             touched: false,
+            timer: None,
             told_waiting: false,
         }
     }
@@ -76,7 +79,11 @@ impl Live {
             return None;
         }
         self.shown = Some((status, paused));
-        let summary = changed.then(|| RunSummaryRow { status: status.as_str().to_owned(), paused, finished_at: self.state.ended_at });
+        let summary = changed.then(|| RunSummaryRow {
+            status: status.as_str().to_owned(),
+            paused,
+            finished_at: self.state.ended_at,
+        });
         Some(Batch {
             run: self.state.run.clone(),
             first_seq: self.state.seq + 1 - self.bodies.len() as u64,

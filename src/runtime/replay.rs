@@ -7,7 +7,7 @@ use crate::diagnostic::{Files, Severity, render_human};
 use crate::id::RunId;
 use crate::journal::{Journal, RunRow};
 use crate::runtime::RuntimeError;
-use crate::scheduler::{Accepted, Event, State, Stamped, admit, apply};
+use crate::scheduler::{Accepted, Event, Stamped, State, admit, apply};
 use crate::time::Timestamp;
 
 /// A run as it stands in the journal.
@@ -22,9 +22,14 @@ pub struct Rebuilt {
 ///
 /// # Errors
 /// If the definition is not in the journal or no longer compiles.
-pub fn load_program(journal: &dyn Journal, row: &RunRow, profile: Option<String>) -> Result<Arc<Program>, RuntimeError> {
+pub fn load_program(
+    journal: &dyn Journal,
+    row: &RunRow,
+    profile: Option<String>,
+) -> Result<Arc<Program>, RuntimeError> {
     let definition = |problem: String| RuntimeError::Definition { run: row.run.clone(), problem };
-    let bytes = journal.definition(&row.definition_hash)?.ok_or_else(|| definition("it is not in the journal".to_owned()))?;
+    let bytes =
+        journal.definition(&row.definition_hash)?.ok_or_else(|| definition("it is not in the journal".to_owned()))?;
     let sources: MemorySources = serde_json::from_slice(&bytes).map_err(|error| definition(error.to_string()))?;
     let mut files = Files::default();
     let mut diagnostics = Vec::new();
@@ -45,8 +50,8 @@ pub fn rebuild(journal: &dyn Journal, run: &RunId) -> Result<Rebuilt, RuntimeErr
     let corrupt = |seq: u64, problem: String| RuntimeError::Corrupt { run: run.clone(), seq, problem };
     let mut history = Vec::with_capacity(records.len());
     for record in &records {
-        let stamped: Stamped =
-            serde_json::from_slice(&record.body).map_err(|error| corrupt(record.seq, format!("cannot be read: {error}")))?;
+        let stamped: Stamped = serde_json::from_slice(&record.body)
+            .map_err(|error| corrupt(record.seq, format!("cannot be read: {error}")))?;
         history.push(stamped);
     }
     let (at, accepted) = match history.first() {
@@ -63,7 +68,12 @@ pub fn rebuild(journal: &dyn Journal, run: &RunId) -> Result<Rebuilt, RuntimeErr
 ///
 /// # Errors
 /// The number of the first unlawful event, and why it is so.
-pub fn replay(program: Arc<Program>, accepted: Arc<Accepted>, at: Timestamp, history: &[Stamped]) -> Result<State, (u64, String)> {
+pub fn replay(
+    program: Arc<Program>,
+    accepted: Arc<Accepted>,
+    at: Timestamp,
+    history: &[Stamped],
+) -> Result<State, (u64, String)> {
     let mut state = State::new(program, accepted, at);
     for (number, stamped) in history.iter().enumerate() {
         let seq = number as u64 + 1;

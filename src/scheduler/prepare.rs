@@ -44,8 +44,8 @@ pub struct CacheUse {
     pub ttl: Option<std::time::Duration>,
 }
 
-/// Fills in the work of a unit. `root` is the project's absolute folder; `mark` must be drawn anew for each call and
-/// told to nobody: it keeps secrets apart from text.
+/// Fills in the work of a unit. `root` is the project's absolute folder; `mark` must be drawn at
+/// random and told to nobody: it keeps secrets apart from text.
 pub fn prepare(state: &State, unit: UnitKey, token: LeaseToken, root: &str, mark: &str) -> Prepared {
     let preparation = Preparation { state, unit, root, mark, definition: state.definition(unit) };
     let work = preparation.work(token);
@@ -201,19 +201,8 @@ impl Preparation<'_> {
         entries: &[(crate::diagnostic::Spanned<Box<str>>, crate::diagnostic::Spanned<crate::expr::Template>)],
         names: &ScopeNames<'_>,
     ) -> Result<Vec<(String, Text)>, String> {
-        let profile = self
-            .state
-            .accepted
-            .options
-            .profile
-            .as_deref()
-            .and_then(|name| self.definition.pipeline().pipeline.profiles.get(name));
-        let overlay = profile
-            .into_iter()
-            .flat_map(|profile| &profile.env)
-            .filter(|(name, _)| entries.iter().all(|(own, _)| own.value != name.value));
-        overlay
-            .chain(entries)
+        entries
+            .iter()
             .map(|(name, template)| {
                 let filled = template
                     .value
@@ -311,8 +300,7 @@ impl Preparation<'_> {
             None => json!({}),
         };
         let pipeline = self.definition.pipeline();
-        let tools =
-            step.tools.iter().filter_map(|name| pipeline.tools.get(&name.value)).map(|tool| card(tool)).collect();
+        let tools = step.tools.iter().filter_map(|name| pipeline.tools.get(&name.value)).map(card).collect();
         let schema = step.schema.as_ref().map(|schema| schema.value.clone());
         let env = self.env(&step.env, &names)?;
         Ok(AgentCall { env, ..self.call(&agent, AgentPhase::Execute, prompt, input, schema, tools)? })

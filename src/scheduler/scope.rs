@@ -129,7 +129,7 @@ impl State {
                 .map_err(|error| format!("`with.{}` cannot be filled in: {error}", name.value))?;
             given.insert(name.value.to_string(), names.name_secrets(value));
         }
-        crate::compile::complete_params(child, given, None).map_err(|problems| problems.join("; "))
+        crate::compile::complete_params(child, given).map_err(|problems| problems.join("; "))
     }
 
     /// Opens a checked blueprint under an execute step.

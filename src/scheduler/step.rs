@@ -135,21 +135,18 @@ impl State {
         Definition { pipeline: scope.pipeline.clone(), place, fallback }
     }
 
-    /// The retry that holds for a unit.
+    /// The retry that holds for a unit: its own, else that of the agent that it calls.
     pub(super) fn retry_of(&self, key: UnitKey) -> Option<Retry> {
         let definition = self.definition(key);
-        match definition.step() {
-            Some(step) => step.retry.as_deref().cloned().or_else(|| self.profile_retry(&definition)),
-            None => match &definition.call()?.target {
-                CallTarget::Agent(agent) => agent.retry.clone(),
-                CallTarget::Tool(_) => None,
-            },
+        if let Some(retry) = definition.step().and_then(|step| step.retry.as_deref()) {
+            return Some(retry.clone());
         }
-    }
-
-    fn profile_retry(&self, definition: &Definition) -> Option<Retry> {
-        let profile = self.accepted.options.profile.as_deref()?;
-        definition.pipeline().pipeline.profiles.get(profile)?.retry.clone()
+        match definition.action() {
+            Some(Action::Agent(_) | Action::Plan(_) | Action::Synthesize(_)) | None => {
+                self.agent_of(key)?.retry.clone()
+            }
+            Some(_) => None,
+        }
     }
 
     /// A step whose dependencies have all ended: does it run?

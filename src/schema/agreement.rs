@@ -159,8 +159,8 @@ fn examples(kind: DocumentKind) -> Vec<Value> {
         DocumentKind::Test => vec![json!({
             "apiVersion": "tol/v1", "pipeline": "p.yaml",
             "cases": [{ "name": "n", "params": { "a": 1 }, "env": { "CI": "1" }, "profile": "p",
-                "mocks": { "a": { "outputs": { "text": "x" }, "exit_code": 0 },
-                    "each[2]": [{ "fail": { "class": "transient", "message": "m", "exit_code": 3 } }, { "outputs": 1 }] },
+                "mocks": { "a": { "outputs": { "text": "x" }, "exit_code": 0, "tokens": 3 },
+                    "each[2]": [{ "fail": { "class": "transient", "message": "m", "exit_code": 3 } }, { "outputs": 1 }], "b": { "hang": true, "takes": "5s" }, "c": { "decision": "approved", "by": "x", "comment": "y" } },
                 "expect": { "status": "failed", "reason": "r", "steps": { "a": { "status": "failed", "attempts": 2,
                     "input": { "argv": ["x"], "env": {} }, "outputs": 1 } }, "ran": ["a"], "not_ran": ["b/c"],
                     "outputs": { "x": 1 } } }],
@@ -287,6 +287,11 @@ fn every_published_pattern_is_known_and_means_the_same() {
         "a[x]",
         "a[1]b",
         "[1]",
+        "hooks:a_0",
+        "a/hooks:b[2]",
+        "hooks:",
+        "hooks:hooks:a",
+        "a:b",
         "a//b",
         "30s",
         "5m",
@@ -341,6 +346,7 @@ fn every_published_pattern_is_known_and_means_the_same() {
 fn published_schemas_are_closed_described_and_made_of_known_keywords() {
     const KEYWORDS: &[&str] = &[
         "$schema",
+        "default",
         "$id",
         "$ref",
         "$defs",
@@ -425,4 +431,57 @@ fn definitions_that_several_schemas_share_are_the_same() {
             }
         }
     }
+}
+
+#[test]
+fn both_accept_the_same_defaults() {
+    let schemas = [
+        json!({ "type": "integer", "minimum": 1, "exclusiveMaximum": 3 }),
+        json!({ "type": ["string", "null"], "minLength": 1, "maxLength": 2 }),
+        json!({ "enum": [1, "a", null, [1], { "a": 1.0 }] }),
+        json!({ "const": { "a": [1] } }),
+        json!({ "type": "array", "items": { "type": "number", "maximum": 2 }, "minItems": 1, "maxItems": 2 }),
+        json!({ "type": "object", "required": ["a"], "properties": { "a": { "type": "boolean" } }, "additionalProperties": false }),
+        json!({ "properties": { "a": { "items": false } }, "additionalProperties": { "type": "integer" }, "minProperties": 1 }),
+        json!({ "minimum": 2, "minLength": 2, "minItems": 1, "maxProperties": 0 }),
+        json!(true),
+    ];
+    let values = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(1),
+        json!(1.0),
+        json!(2.5),
+        json!(3),
+        json!(i64::MAX),
+        json!(""),
+        json!("a"),
+        json!("ab"),
+        json!("\u{1f389}\u{1f389}"),
+        json!("abc"),
+        json!([]),
+        json!([1]),
+        json!([1.0]),
+        json!([3]),
+        json!([1, 2, 0]),
+        json!({}),
+        json!({ "a": true }),
+        json!({ "a": 1 }),
+        json!({ "a": [1] }),
+        json!({ "a": [] }),
+        json!({ "b": 1 }),
+        json!({ "b": "x" }),
+    ];
+    for schema in &schemas {
+        let validator = compile_schema(schema).unwrap();
+        for value in &values {
+            let node = tree(value, &mut 0);
+            let found = super::embedded::explain_default(schema, &node);
+            assert_eq!(found.is_empty(), validator.is_valid(value), "{schema} {value} {found:#?}");
+            assert!(super::embedded::is_plain(schema));
+        }
+    }
+    let refused = [json!({ "pattern": "a" }), json!({ "items": { "$ref": "#" } })];
+    assert!(!refused.iter().any(super::embedded::is_plain));
 }

@@ -139,6 +139,12 @@ impl Pass<'_> {
         if default.is_none() && !needs_compiling(&value) {
             return;
         }
+        if is_plain(&value) {
+            if let Some(default) = default {
+                self.out.append(&mut explain_default(&value, &default.node));
+            }
+            return;
+        }
         match compile_schema(&value) {
             Err(fault) => self.out.push(fault_diagnostic(&fault, node)),
             Ok(validator) => {
@@ -187,22 +193,40 @@ fn check_default(validator: &jsonschema::Validator, schema: &Value, default: &No
     if validator.is_valid(&value) {
         return;
     }
-    let mut found = Vec::new();
-    let mut walker = Walker::new(schema, &mut found);
-    walker.check(schema, default, At { subject: Subject::Key("default"), place: "" });
+    let mut found = explain_default(schema, default);
     if found.is_empty() {
         found.extend(validator.iter_errors(&value).take(8).map(|error| {
             let at = find_pointer(default, error.instance_path().as_str()).unwrap_or(default);
             Diagnostic::error(codes::BAD_DEFAULT, at.span, format!("the default does not fit: {error}"))
         }));
     }
-    for mut diagnostic in found {
+    out.append(&mut found);
+}
+
+/// Holds a default against its schema with the evaluator of published schemas, which knows what to say.
+pub(super) fn explain_default(schema: &Value, default: &Node) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut walker = Walker::new(schema, &mut found);
+    walker.check(schema, default, At { subject: Subject::Key("default"), place: "" });
+    for diagnostic in &mut found {
         diagnostic.code = codes::BAD_DEFAULT;
-        let help = diagnostic.help.take();
-        out.push(
-            diagnostic.help(help.unwrap_or_else(|| "the default must fit the schema of its own parameter".into())),
-        );
+        diagnostic.help.get_or_insert_with(|| "the default must fit the schema of its own parameter".into());
     }
+    found
+}
+
+/// True for a schema of everyday keywords. The evaluator decides over these alone: the first schema that the
+/// `jsonschema` crate compiles costs 1.8 ms, a fifth of what a whole start may take.
+pub(super) fn is_plain(schema: &Value) -> bool {
+    let Some(keywords) = schema.as_object() else { return schema.is_boolean() };
+    keywords.iter().all(|(keyword, value)| match keyword.as_str() {
+        "title" | "description" | "default" | "examples" | "deprecated" | "$comment" | "format" => true,
+        "type" | "enum" | "const" | "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => true,
+        "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" | "required" => true,
+        "items" | "additionalProperties" => is_plain(value),
+        "properties" => value.as_object().is_some_and(|properties| properties.values().all(is_plain)),
+        _ => false,
+    })
 }
 
 /// True if a schema holds what only compiling it can check.

@@ -1,9 +1,10 @@
 //! Texts that have a form: ids, durations, names. What the published patterns mean, written by hand because compiling
 //! them would cost more than checking a document; a test holds each to its pattern.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::codes;
+use super::keywords::Keywords;
 use super::types;
 use super::walk::At;
 use crate::diagnostic::Diagnostic;
@@ -28,7 +29,7 @@ pub(super) const KNOWN: &[(&str, Matcher)] = &[
         text.contains("{{") || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase()))
     }),
     ("^/?[A-Za-z0-9._~/-]+$", |text| !text.is_empty() && rest_has(text, "._~/-")),
-    (r"^[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$", |text| {
+    (r"^(hooks:)?[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/(hooks:)?[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$", |text| {
         text.split('/').all(is_path_part)
     }),
 ];
@@ -56,6 +57,7 @@ fn is_identifier(text: &str) -> bool {
 }
 
 fn is_path_part(text: &str) -> bool {
+    let text = text.strip_prefix("hooks:").unwrap_or(text);
     match text.split_once('[') {
         None => is_identifier(text),
         Some((name, item)) => {
@@ -118,13 +120,7 @@ fn is_digits(text: &str) -> bool {
 }
 
 /// The mistake of a text that does not have its form.
-pub(super) fn wrong_form(
-    schema: &Map<String, Value>,
-    pattern: &str,
-    text: &str,
-    node: &Node,
-    at: At<'_>,
-) -> Diagnostic {
+pub(super) fn wrong_form(schema: &Keywords<'_>, pattern: &str, text: &str, node: &Node, at: At<'_>) -> Diagnostic {
     let said = types::short(node).map_or_else(|| "this text".to_owned(), |text| format!("`{text}`"));
     match at.place {
         "duration" => wrong_duration(text, &said, at).at(node),
@@ -138,7 +134,7 @@ pub(super) fn wrong_form(
             };
             let help = offer(pattern, text).or_else(|| {
                 schema
-                    .get("examples")
+                    .examples
                     .and_then(|list| list.get(0))
                     .and_then(Value::as_str)
                     .map(|example| format!("for example `{example}`"))
@@ -160,7 +156,7 @@ pub(super) fn shape_of(pattern: &str) -> Option<&'static str> {
         "^[^=]+$" => "a name without `=`",
         r"^[A-Z]+$|\{\{" => "a method in capital letters, such as `GET`",
         "^/?[A-Za-z0-9._~/-]+$" => "a path such as `/hooks/deploy`",
-        r"^[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$" => {
+        r"^(hooks:)?[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?(/(hooks:)?[A-Za-z_][A-Za-z0-9_]*(\[[0-9]+\])?)*$" => {
             "the path of a step, such as `build`, `each[2]` or `child/step`"
         }
         _ => return None,

@@ -1,7 +1,8 @@
 //! Mappings: their keys, which may be unknown, missing, or in another mapping's vocabulary.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::keywords::Keywords;
 use super::vocabulary::{self, Other};
 use super::walk::{At, Subject, Walker};
 use super::{codes, forms, presence};
@@ -10,13 +11,13 @@ use crate::yaml::{Entry, Node};
 
 impl<'a> Walker<'a, '_> {
     /// Checks the keys of a mapping and what stands behind them.
-    pub(super) fn check_mapping(&mut self, schema: &'a Map<String, Value>, node: &'a Node, at: At<'a>) {
+    pub(super) fn check_mapping(&mut self, schema: &Keywords<'a>, node: &'a Node, at: At<'a>) {
         // Keys that the unknown ones stand for: these are not reported as missing as well.
         let mut meant: Vec<&str> = Vec::new();
-        let properties = schema.get("properties").and_then(Value::as_object);
-        let names = schema.get("propertyNames");
-        let additional = schema.get("additionalProperties");
-        let patterns = schema.get("patternProperties").and_then(Value::as_object);
+        let properties = schema.properties;
+        let names = schema.property_names;
+        let additional = schema.additional_properties;
+        let patterns = schema.pattern_properties;
         for entry in node.entries() {
             let below = At { subject: Subject::Key(&entry.key), place: "" };
             if let Some(names) = names {
@@ -65,14 +66,11 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// Reports a key that the mapping does not have; gives the keys that it may stand for.
-    fn report_unknown(
-        &mut self,
-        schema: &'a Map<String, Value>,
-        entry: &'a Entry,
-        node: &Node,
-        at: At<'a>,
-    ) -> Vec<&'a str> {
-        let properties = schema.get("properties").and_then(Value::as_object);
+    fn report_unknown(&mut self, schema: &Keywords<'a>, entry: &'a Entry, node: &Node, at: At<'a>) -> Vec<&'a str> {
+        if self.full() {
+            return Vec::new();
+        }
+        let properties = schema.properties;
         let known = || properties.into_iter().flatten().map(|(key, _)| key.as_str());
         let within = place_words(at);
         let message = format!("`{}` is not a key of {within}", entry.key);
@@ -102,13 +100,13 @@ impl<'a> Walker<'a, '_> {
         meant.into_iter().collect()
     }
 
-    fn check_required(&mut self, schema: &'a Map<String, Value>, node: &Node, meant: &[&str], at: At<'a>) {
-        for key in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    fn check_required(&mut self, schema: &Keywords<'a>, node: &Node, meant: &[&str], at: At<'a>) {
+        for key in schema.required.into_iter().flatten().filter_map(Value::as_str) {
             if node.entry(key).is_none() && !meant.contains(&key) {
                 self.report_missing(schema, key, node, at, "");
             }
         }
-        for (key, others) in schema.get("dependentRequired").and_then(Value::as_object).into_iter().flatten() {
+        for (key, others) in schema.dependent_required.into_iter().flatten() {
             for other in others.as_array().into_iter().flatten().filter_map(Value::as_str) {
                 if node.entry(key).is_some() && node.entry(other).is_none() && !meant.contains(&other) {
                     self.report_missing(schema, other, node, at, &format!("; `{key}` needs it"));
@@ -118,16 +116,9 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// Reports a missing key at the mapping, with an example of it.
-    pub(super) fn report_missing(
-        &mut self,
-        schema: &'a Map<String, Value>,
-        key: &str,
-        node: &Node,
-        at: At<'a>,
-        why: &str,
-    ) {
+    pub(super) fn report_missing(&mut self, schema: &Keywords<'a>, key: &str, node: &Node, at: At<'a>, why: &str) {
         let message = format!("`{key}` is missing in {}{why}", place_words(at));
-        let example = schema.get("properties").and_then(|properties| properties.get(key)).and_then(|property| {
+        let example = schema.properties.and_then(|properties| properties.get(key)).and_then(|property| {
             let (resolved, _) = self.resolve(property, "");
             let examples = property.get("examples").or_else(|| resolved.get("examples"))?;
             let text = super::values::plain(examples.get(0)?);
@@ -137,10 +128,10 @@ impl<'a> Walker<'a, '_> {
         self.report(Diagnostic::error(codes::MISSING_KEY, start_of(node), message).maybe_help(help));
     }
 
-    fn check_counts(&mut self, schema: &'a Map<String, Value>, node: &Node, at: At<'a>) {
+    fn check_counts(&mut self, schema: &Keywords<'a>, node: &Node, at: At<'a>) {
         let count = node.entries().len() as f64;
-        let least = schema.get("minProperties").and_then(Value::as_f64).is_some_and(|least| count < least);
-        let most = schema.get("maxProperties").and_then(Value::as_f64).is_some_and(|most| count > most);
+        let least = schema.min_properties.is_some_and(|least| count < least);
+        let most = schema.max_properties.is_some_and(|most| count > most);
         if least || most {
             let subject = at.subject.words();
             let message = if least && node.entries().is_empty() {

@@ -13,6 +13,7 @@ mod documents;
 mod embedded;
 mod forms;
 mod keys;
+mod keywords;
 mod presence;
 mod types;
 mod values;

@@ -1,9 +1,11 @@
 //! Constructs that look only at which keys are there: exactly one action, keys that exclude or need each other.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::codes;
 use super::keys::{place_words, start_of};
+use super::keywords::Keywords;
+use super::values;
 use super::walk::{At, Walker};
 use crate::diagnostic::Diagnostic;
 use crate::yaml::{Entry, Node};
@@ -19,12 +21,19 @@ pub(super) fn is_action(key: &str) -> bool {
 
 /// True if no alternative looks at anything but the presence of keys.
 pub(super) fn is_presence(branches: &[Value]) -> bool {
-    !branches.is_empty()
-        && branches.iter().all(|branch| {
-            branch.as_object().is_some_and(|branch| {
-                !branch.is_empty() && branch.keys().all(|keyword| matches!(keyword.as_str(), "required" | "not"))
+    !branches.is_empty() && branches.iter().all(looks_at_keys)
+}
+
+fn looks_at_keys(schema: &Value) -> bool {
+    schema.as_object().is_some_and(|schema| {
+        !schema.is_empty()
+            && schema.iter().all(|(keyword, value)| match keyword.as_str() {
+                "required" => true,
+                "not" => looks_at_keys(value),
+                "anyOf" => value.as_array().is_some_and(|branches| is_presence(branches)),
+                _ => false,
             })
-        })
+    })
 }
 
 /// The keys that `required` of a schema names.
@@ -32,22 +41,23 @@ fn required(schema: &Value) -> impl Iterator<Item = &str> {
     schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
+/// True if what a schema says of the presence of keys holds for a mapping; it looks at nothing else.
+fn holds(schema: &Value, node: &Node) -> bool {
+    let has_required = required(schema).all(|key| node.entry(key).is_some());
+    let alternatives = |schema: &Value| -> Option<bool> {
+        let branches = schema.get("anyOf")?.as_array()?;
+        Some(branches.iter().any(|branch| holds(branch, node)))
+    };
+    has_required && alternatives(schema).unwrap_or(true) && !schema.get("not").is_some_and(|not| holds(not, node))
+}
+
 impl<'a> Walker<'a, '_> {
     /// `oneOf` and `anyOf` over keys.
-    pub(super) fn check_presence(
-        &mut self,
-        schema: &'a Map<String, Value>,
-        node: &'a Node,
-        meant: &[&str],
-        at: At<'a>,
-    ) {
-        for keyword in ["oneOf", "anyOf"] {
-            let Some(branches) = schema.get(keyword).and_then(Value::as_array) else { continue };
-            if !is_presence(branches) {
-                continue;
-            }
-            let accepted = branches.iter().filter(|branch| self.accepts(branch, node)).count();
-            if accepted == 1 || (accepted > 1 && keyword == "anyOf") {
+    pub(super) fn check_presence(&mut self, schema: &Keywords<'a>, node: &'a Node, meant: &[&str], at: At<'a>) {
+        for (branches, exactly_one) in [(schema.one_of, true), (schema.any_of, false)] {
+            let Some(branches) = branches.filter(|branches| is_presence(branches)) else { continue };
+            let accepted = branches.iter().filter(|branch| holds(branch, node)).count();
+            if accepted == 1 || (accepted > 1 && !exactly_one) {
                 continue;
             }
             let names: Vec<&str> = branches.iter().flat_map(required).collect();
@@ -91,11 +101,12 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// `dependentSchemas`: keys that belong to another, need another, or exclude another.
-    pub(super) fn check_dependent(&mut self, schema: &'a Map<String, Value>, node: &'a Node, at: At<'a>) {
-        let Some(dependent) = schema.get("dependentSchemas").and_then(Value::as_object) else { return };
+    pub(super) fn check_dependent(&mut self, schema: &Keywords<'a>, node: &'a Node, at: At<'a>) {
+        let Some(dependent) = schema.dependent_schemas else { return };
         for entry in node.entries() {
             let Some(rule) = dependent.get(&*entry.key) else { continue };
-            if self.accepts(rule, node) {
+            let satisfied = if looks_at_keys(rule) { holds(rule, node) } else { self.accepts(rule, node) };
+            if satisfied {
                 continue;
             }
             let alternatives: Vec<&str> = match rule.get("anyOf").and_then(Value::as_array) {
@@ -156,9 +167,13 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// `not` over values and over keys.
-    pub(super) fn check_not(&mut self, schema: &'a Map<String, Value>, node: &'a Node, at: At<'a>) {
-        let Some(not) = schema.get("not") else { return };
-        if !self.accepts(not, node) {
+    pub(super) fn check_not(&mut self, not: &'a Value, node: &'a Node, at: At<'a>) {
+        let applies = match not.get("enum").and_then(Value::as_array) {
+            // Asked of every id: no message is put together only to be thrown away.
+            Some(options) if not.as_object().is_some_and(|not| not.len() == 1) => values::is_one_of(node, options),
+            Some(_) | None => self.accepts(not, node),
+        };
+        if !applies {
             return;
         }
         let names: Vec<&str> = required(not).collect();

@@ -45,7 +45,9 @@ pub(super) fn wrong_type(expected: &[&str], node: &Node, at: At<'_>) -> Diagnost
     let subject = at.subject.words();
     let message = match &node.value {
         Yaml::Null => format!("{subject} is empty, but must be {wanted}"),
-        _ => format!("{subject} must be {wanted}, not {}", actual(node)),
+        Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::String(_) | Yaml::List(_) | Yaml::Map(_) => {
+            format!("{subject} must be {wanted}, not {}", actual(node))
+        }
     };
     Diagnostic::error(codes::WRONG_TYPE, node.span, message).maybe_help(help(expected, node, at))
 }

@@ -1,23 +1,23 @@
 //! Single values against `enum`, `const`, ranges, lengths and counts.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::codes;
+use super::keywords::Keywords;
 use super::types;
 use super::walk::At;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::yaml::{Node, Yaml};
 
 /// `enum` and `const`.
-pub(super) fn check_enum(schema: &Map<String, Value>, node: &Node, at: At<'_>) -> Option<Diagnostic> {
-    if let Some(expected) = schema.get("const")
-        && !equal(&node.to_json(), expected)
+pub(super) fn check_enum(schema: &Keywords<'_>, node: &Node, at: At<'_>) -> Option<Diagnostic> {
+    if let Some(expected) = schema.constant
+        && !is(node, expected)
     {
         return Some(wrong_constant(expected, node, at));
     }
-    let options = schema.get("enum")?.as_array()?;
-    let value = node.to_json();
-    if options.iter().any(|option| equal(&value, option)) {
+    let options = schema.values?;
+    if is_one_of(node, options) {
         return None;
     }
     let listed: Vec<String> = options.iter().take(12).map(|option| format!("`{}`", plain(option))).collect();
@@ -34,6 +34,20 @@ pub(super) fn check_enum(schema: &Map<String, Value>, node: &Node, at: At<'_>) -
         })
     });
     Some(Diagnostic::error(codes::NOT_ALLOWED, node.span, message).maybe_help(help))
+}
+
+/// True if a node is one of these values.
+pub(super) fn is_one_of(node: &Node, options: &[Value]) -> bool {
+    options.iter().any(|option| is(node, option))
+}
+
+/// True if a node is this value.
+fn is(node: &Node, value: &Value) -> bool {
+    match (&node.value, value) {
+        (Yaml::String(text), Value::String(other)) => **text == **other,
+        (Yaml::String(_), _) => false,
+        _ => equal(&node.to_json(), value),
+    }
 }
 
 /// Words of the language that stand in a list that does not have them.
@@ -87,20 +101,21 @@ fn equal(left: &Value, right: &Value) -> bool {
 }
 
 /// `minimum`, `maximum`, their exclusive forms, and `multipleOf`.
-pub(super) fn check_number(schema: &Map<String, Value>, node: &Node, at: At<'_>) -> Option<Diagnostic> {
+pub(super) fn check_number(schema: &Keywords<'_>, node: &Node, at: At<'_>) -> Option<Diagnostic> {
     let value = match node.value {
         Yaml::Int(value) => Number::Int(value),
         Yaml::Float(value) => Number::Float(value),
         Yaml::Null | Yaml::Bool(_) | Yaml::String(_) | Yaml::List(_) | Yaml::Map(_) => return None,
     };
-    let bound = |name: &str| schema.get(name).filter(|bound| bound.is_number());
     let at_least =
-        bound("minimum").map(|bound| (bound, "at least", value.compare(bound).is_some_and(std::cmp::Ordering::is_ge)));
+        schema.minimum.map(|bound| (bound, "at least", value.compare(bound).is_some_and(std::cmp::Ordering::is_ge)));
     let at_most =
-        bound("maximum").map(|bound| (bound, "at most", value.compare(bound).is_some_and(std::cmp::Ordering::is_le)));
-    let above = bound("exclusiveMinimum")
+        schema.maximum.map(|bound| (bound, "at most", value.compare(bound).is_some_and(std::cmp::Ordering::is_le)));
+    let above = schema
+        .exclusive_minimum
         .map(|bound| (bound, "more than", value.compare(bound).is_some_and(std::cmp::Ordering::is_gt)));
-    let below = bound("exclusiveMaximum")
+    let below = schema
+        .exclusive_maximum
         .map(|bound| (bound, "less than", value.compare(bound).is_some_and(std::cmp::Ordering::is_lt)));
     let bounds: Vec<_> = [at_least, above, at_most, below].into_iter().flatten().collect();
     let said = types::short(node).unwrap_or_default();
@@ -109,7 +124,7 @@ pub(super) fn check_number(schema: &Map<String, Value>, node: &Node, at: At<'_>)
         let message = format!("{} is {said}, but must be {}", at.subject.words(), words.join(" and "));
         return Some(Diagnostic::error(codes::OUT_OF_RANGE, node.span, message));
     }
-    let step = schema.get("multipleOf").and_then(Value::as_f64).filter(|step| *step > 0.0)?;
+    let step = schema.multiple_of?;
     let quotient = value.as_float() / step;
     ((quotient - quotient.round()).abs() > 1e-9).then(|| {
         let message = format!("{} is {said}, but must be a multiple of {step}", at.subject.words());
@@ -140,9 +155,9 @@ impl Number {
 }
 
 /// `minLength` and `maxLength`, in characters.
-pub(super) fn check_length(schema: &Map<String, Value>, text: &str, node: &Node, at: At<'_>) -> Option<Diagnostic> {
-    let least = schema.get("minLength").and_then(Value::as_f64);
-    let most = schema.get("maxLength").and_then(Value::as_f64);
+pub(super) fn check_length(schema: &Keywords<'_>, text: &str, node: &Node, at: At<'_>) -> Option<Diagnostic> {
+    let least = schema.min_length;
+    let most = schema.max_length;
     if least.is_none() && most.is_none() {
         return None;
     }
@@ -163,11 +178,11 @@ pub(super) fn check_length(schema: &Map<String, Value>, text: &str, node: &Node,
 }
 
 /// `minItems` and `maxItems`.
-pub(super) fn check_count(schema: &Map<String, Value>, items: &[Node], node: &Node, at: At<'_>) -> Option<Diagnostic> {
+pub(super) fn check_count(schema: &Keywords<'_>, items: &[Node], node: &Node, at: At<'_>) -> Option<Diagnostic> {
     let count = items.len() as f64;
     let subject = at.subject.words();
-    let least = schema.get("minItems").and_then(Value::as_f64).filter(|least| count < *least);
-    let most = schema.get("maxItems").and_then(Value::as_f64).filter(|most| count > *most);
+    let least = schema.min_items.filter(|least| count < *least);
+    let most = schema.max_items.filter(|most| count > *most);
     let message = match (least, most) {
         (Some(_), _) if items.is_empty() => format!("{subject} is empty, but must have at least one item"),
         (Some(least), _) => format!("{subject} has {count} items, but must have at least {least}"),

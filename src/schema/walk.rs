@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::documents::{DocumentKind, schema};
+use super::keywords::Keywords;
 use super::{codes, forms, types, values};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::yaml::{Node, Yaml};
@@ -89,7 +90,7 @@ impl<'a, 'o> Walker<'a, 'o> {
     }
 
     /// True once no more is reported.
-    fn full(&self) -> bool {
+    pub(super) fn full(&self) -> bool {
         self.seen.len() >= MAX_FINDINGS
     }
 
@@ -147,7 +148,8 @@ impl<'a, 'o> Walker<'a, 'o> {
     }
 
     fn check_keywords(&mut self, schema: &'a Map<String, Value>, node: &'a Node, at: At<'a>) {
-        if let Some(expected) = schema.get("type")
+        let schema = &Keywords::of(schema);
+        if let Some(expected) = schema.types
             && !types::admits(expected, node)
         {
             let diagnostic = types::wrong_type(&types::names(expected), node, at);
@@ -170,35 +172,35 @@ impl<'a, 'o> Walker<'a, 'o> {
             Yaml::Map(_) => self.check_mapping(schema, node, at),
             Yaml::Null | Yaml::Bool(_) => {}
         }
-        if self.count() == before {
-            self.check_not(schema, node, at);
+        if let Some(not) = schema.not
+            && self.count() == before
+        {
+            self.check_not(not, node, at);
         }
-        for keyword in ["oneOf", "anyOf"] {
-            if let Some(branches) = schema.get(keyword).and_then(Value::as_array)
+        for (branches, exactly_one) in [(schema.one_of, true), (schema.any_of, false)] {
+            if let Some(branches) = branches
                 && !super::presence::is_presence(branches)
             {
-                self.check_branches(branches, keyword == "oneOf", node, at);
+                self.check_branches(branches, exactly_one, node, at);
             }
         }
-        if let Some(all) = schema.get("allOf").and_then(Value::as_array) {
-            for part in all {
-                self.check(part, node, at);
-            }
+        for part in schema.all_of.unwrap_or_default() {
+            self.check(part, node, at);
         }
-        if let Some(condition) = schema.get("if") {
-            let branch = if self.accepts(condition, node) { "then" } else { "else" };
-            if let Some(branch) = schema.get(branch) {
+        if let Some(condition) = schema.condition {
+            let branch = if self.accepts(condition, node) { schema.then } else { schema.otherwise };
+            if let Some(branch) = branch {
                 self.check(branch, node, at);
             }
         }
     }
 
-    fn check_text(&mut self, schema: &'a Map<String, Value>, text: &str, node: &Node, at: At<'a>) {
+    fn check_text(&mut self, schema: &Keywords<'a>, text: &str, node: &Node, at: At<'a>) {
         if let Some(diagnostic) = values::check_length(schema, text, node, at) {
             self.report(diagnostic);
             return;
         }
-        if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
+        if let Some(pattern) = schema.pattern
             && !self.matches(pattern, text)
         {
             self.report(forms::wrong_form(schema, pattern, text, node, at));
@@ -218,18 +220,18 @@ impl<'a, 'o> Walker<'a, 'o> {
         compiled.as_ref().is_none_or(|validator| validator.is_valid(&Value::from(text)))
     }
 
-    fn check_list(&mut self, schema: &'a Map<String, Value>, items: &'a [Node], node: &Node, at: At<'a>) {
+    fn check_list(&mut self, schema: &Keywords<'a>, items: &'a [Node], node: &Node, at: At<'a>) {
         if let Some(diagnostic) = values::check_count(schema, items, node, at) {
             self.report(diagnostic);
         }
-        let prefix = schema.get("prefixItems").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let prefix = schema.prefix_items.unwrap_or_default();
         let item_at = At { subject: Subject::Item(at.subject.key_of_whole()), ..at };
         for (index, item) in items.iter().enumerate() {
-            if let Some(expected) = prefix.get(index).or_else(|| schema.get("items")) {
+            if let Some(expected) = prefix.get(index).or(schema.items) {
                 self.check(expected, item, item_at);
             }
         }
-        if schema.get("uniqueItems") == Some(&Value::Bool(true)) {
+        if schema.unique_items {
             let mut seen = BTreeSet::new();
             for item in items {
                 let text = item.to_json().to_string();

@@ -75,7 +75,7 @@ pub fn svg(view: &View) -> String {
 }
 
 fn draw_box(text: &mut String, node: &ViewNode, x: f64, y: f64) {
-    let (fill, stroke) = colours(node.status.as_deref());
+    let (fill, stroke) = colours(node.status.as_deref().and_then(|status| status.split(':').next()));
     let thickness = if node.critical { 3 } else { 1 };
     let round = if node.finally { BOX_HEIGHT / 2.0 } else { 5.0 };
     let middle = x + BOX_WIDTH / 2.0;

@@ -1,3 +1,5 @@
+//! Agents as real programs: what they are told, and every way in which they can answer or not.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Requests against a small server of the test's own.
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Scripts as real processes.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -28,6 +28,6 @@ pub const MATRIX_EXCLUDE: &str = "TOL0508";
 /// Weights that do not add up to 1.
 pub const WEIGHTS: &str = "TOL0509";
 /// `degraded` that is not below `healthy`.
-pub const HEALTH_ORDER: &str = "TOL0511";
+pub const HEALTH_ORDER: &str = "TOL0510";
 /// A `{{ }}` in a script.
 pub const TEMPLATE_IN_SCRIPT: &str = "TOL0390";

@@ -5,21 +5,21 @@ use serde_json::{Map, Value};
 use crate::diagnostic::{FileId, Spanned};
 use crate::model::read::retry::error_class;
 use crate::model::read::{ReadContext, scalar};
-use crate::model::test::{Expectation, ExpectedInput, ExpectedStep, Mock, MockOutcome, TestCase, TestFile};
+use crate::model::test::{Expectation, ExpectedInput, ExpectedStep, Mock, MockOutcome, Mocked, TestCase, TestFile};
 use crate::task::{ErrorClass, Failure};
 use crate::yaml::{Node, Yaml};
 
 /// Reads `*.test.yaml`. `path` is the file's path within the project.
-pub fn read_test(node: &Node, file: FileId, path: &str, _context: &mut ReadContext<'_>) -> TestFile {
+pub fn read_test(node: &Node, file: FileId, path: &str, context: &mut ReadContext<'_>) -> TestFile {
     TestFile {
         file,
         path: Box::from(path),
         pipeline: scalar::spanned(node, "pipeline").unwrap_or_default(),
-        cases: scalar::items(node, "cases").iter().map(read_case).collect(),
+        cases: scalar::items(node, "cases").iter().map(|case| read_case(case, context)).collect(),
     }
 }
 
-fn read_case(node: &Node) -> TestCase {
+fn read_case(node: &Node, context: &mut ReadContext<'_>) -> TestCase {
     TestCase {
         name: scalar::spanned(node, "name").unwrap_or_default(),
         span: node.span,
@@ -33,9 +33,10 @@ fn read_case(node: &Node) -> TestCase {
             .iter()
             .map(|entry| Mock {
                 step: Spanned::new(entry.key.clone(), entry.key_span),
-                outcomes: read_outcomes(&entry.node),
+                outcomes: read_outcomes(&entry.node, context),
             })
             .collect(),
+        default_succeeds: node.get("default").and_then(Node::as_str) == Some("succeed"),
         expect: node.get("expect").map(read_expectation).unwrap_or_default(),
     }
 }
@@ -48,33 +49,46 @@ fn object(node: &Node, key: &str) -> Map<String, Value> {
     scalar::entries(node, key).iter().map(|entry| (entry.key.to_string(), entry.node.to_json())).collect()
 }
 
-fn read_outcomes(node: &Node) -> Vec<MockOutcome> {
+fn read_outcomes(node: &Node, context: &mut ReadContext<'_>) -> Vec<MockOutcome> {
     match &node.value {
-        Yaml::List(items) => items.iter().filter_map(read_outcome).collect(),
-        Yaml::Map(_) => read_outcome(node).into_iter().collect(),
+        Yaml::List(items) => items.iter().filter_map(|item| read_outcome(item, context)).collect(),
+        Yaml::Map(_) => read_outcome(node, context).into_iter().collect(),
         Yaml::Null | Yaml::Bool(_) | Yaml::Int(_) | Yaml::Float(_) | Yaml::String(_) => Vec::new(),
     }
 }
 
-fn read_outcome(node: &Node) -> Option<MockOutcome> {
+fn read_outcome(node: &Node, context: &mut ReadContext<'_>) -> Option<MockOutcome> {
+    let takes = context.duration(node, "takes");
     let tokens = scalar::unsigned(node, "tokens");
-    if let Some(fail) = node.get("fail") {
-        let class = fail.get("class").and_then(Node::as_str).and_then(error_class).unwrap_or(ErrorClass::Permanent);
-        let exit_code = scalar::unsigned(fail, "exit_code").and_then(|code| i32::try_from(code).ok());
-        let message = fail.get("message").and_then(Node::as_str).map(str::to_owned);
-        let message = message.unwrap_or_else(|| {
-            exit_code.map_or_else(|| "mocked failure".to_owned(), |code| format!("exit code {code}"))
-        });
-        let stderr = fail.get("stderr").and_then(Node::as_str).map(str::to_owned);
-        let failure = Failure { exit_code, stderr, ..Failure::new(class, message) };
-        return Some(MockOutcome::Fail { failure, tokens });
-    }
-    Some(MockOutcome::Outputs {
-        outputs: node.get("outputs")?.to_json(),
-        exit_code: scalar::unsigned(node, "exit_code").and_then(|code| i32::try_from(code).ok()),
-        stderr: scalar::text(node, "stderr"),
-        tokens,
-    })
+    let what = if let Some(fail) = node.get("fail") {
+        Mocked::Fail { failure: read_failure(fail), class_given: fail.get("class").is_some(), tokens }
+    } else if let Some(decision) = node.get("decision") {
+        Mocked::Decide {
+            approved: decision.as_str() == Some("approved"),
+            by: scalar::text(node, "by").unwrap_or_else(|| Box::from("test")),
+            comment: scalar::text(node, "comment"),
+        }
+    } else if scalar::boolean(node, "hang") == Some(true) {
+        Mocked::Hang
+    } else {
+        Mocked::Outputs {
+            outputs: node.get("outputs")?.to_json(),
+            exit_code: scalar::unsigned(node, "exit_code").and_then(|code| i32::try_from(code).ok()),
+            stderr: scalar::text(node, "stderr"),
+            tokens,
+        }
+    };
+    Some(MockOutcome { takes, what })
+}
+
+fn read_failure(node: &Node) -> Failure {
+    let class = node.get("class").and_then(Node::as_str).and_then(error_class).unwrap_or(ErrorClass::Permanent);
+    let exit_code = scalar::unsigned(node, "exit_code").and_then(|code| i32::try_from(code).ok());
+    let message = node.get("message").and_then(Node::as_str).map(str::to_owned);
+    let message = message
+        .unwrap_or_else(|| exit_code.map_or_else(|| "mocked failure".to_owned(), |code| format!("exit code {code}")));
+    let stderr = node.get("stderr").and_then(Node::as_str).map(str::to_owned);
+    Failure { exit_code, stderr, ..Failure::new(class, message) }
 }
 
 fn read_expectation(node: &Node) -> Expectation {

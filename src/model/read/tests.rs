@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::diagnostic::{Diagnostic, Files};
 use crate::model::{
-    Action, Fan, Jitter, MockOutcome, PlanSource, ReadContext, ScriptSource, Step, Trigger, Wait, apply_templates,
-    blueprint_from_json, merge_includes, read_agents, read_pipeline, read_settings, read_test,
+    Action, Fan, Jitter, MockOutcome, Mocked, PlanSource, ReadContext, ScriptSource, Step, Trigger, Wait,
+    apply_templates, blueprint_from_json, merge_includes, read_agents, read_pipeline, read_settings, read_test,
 };
 use crate::task::{ErrorClass, Shell};
 use crate::yaml::{Limits, Node, load};
@@ -262,7 +262,7 @@ fn settings_are_read_and_checked() {
         compare(&files, &found, text, expect);
         settings
     };
-    check("health: { healthy: 0.5, degraded: 0.5 }\n", &["1:35 TOL0511 must be below `healthy`"]);
+    check("health: { healthy: 0.5, degraded: 0.5 }\n", &["1:35 TOL0510 must be below `healthy`"]);
     check("health: { weights: { a: 0.5, b: 0.4 } }\n", &["1:11 TOL0509 add up to 0.9"]);
     check("weights: { a: 0.3, b: 0.3, c: 0.39 }\n", &[]);
     let settings = check(
@@ -307,13 +307,15 @@ fn blueprints_come_from_files_and_from_answers() {
 #[test]
 fn test_files_are_read() {
     let mut files = Files::default();
-    let text = "apiVersion: tol/v1\npipeline: p.yaml\ncases:\n  - name: n\n    mocks:\n      a: [{ fail: { class: transient, exit_code: 3 } }, { outputs: { text: x } }]\n    expect: { status: succeeded, steps: { a: { attempts: 2 } } }\n";
+    let text = "apiVersion: tol/v1\npipeline: p.yaml\ncases:\n  - name: n\n    mocks:\n      a: [{ fail: { class: transient, exit_code: 3 } }, { outputs: { text: x } }]\n      b: [{ hang: true }, { decision: rejected, comment: no, takes: 90s }]\n    default: succeed\n    expect: { status: succeeded, steps: { a: { attempts: 2 } } }\n";
     let node = tree(&mut files, "p.test.yaml", text);
     let mut found = Vec::new();
     let file = node.span.file;
     let test = read_test(&node, file, "p.test.yaml", &mut ReadContext::new(&files, &mut found));
     let case = &test.cases[0];
-    let [MockOutcome::Fail { failure, .. }, MockOutcome::Outputs { .. }] = &case.mocks[0].outcomes[..] else {
+    let [MockOutcome { what: Mocked::Fail { failure, .. }, .. }, MockOutcome { what: Mocked::Outputs { .. }, .. }] =
+        &case.mocks[0].outcomes[..]
+    else {
         panic!()
     };
     assert_eq!(
@@ -321,4 +323,9 @@ fn test_files_are_read() {
         (ErrorClass::Transient, "exit code 3", Some(3))
     );
     assert_eq!(case.expect.steps[0].1.attempts.as_ref().map(|attempts| attempts.value), Some(2));
+    let [hang, decide] = &case.mocks[1].outcomes[..] else { panic!() };
+    assert_eq!((&hang.what, hang.takes), (&Mocked::Hang, None));
+    let decision = Mocked::Decide { approved: false, by: "test".into(), comment: Some("no".into()) };
+    assert_eq!((&decide.what, decide.takes), (&decision, Some(Duration::from_secs(90))));
+    assert!(case.default_succeeds && found.is_empty());
 }
