@@ -260,6 +260,7 @@ impl State {
     /// A new process has the run: whatever was handed out before is gone with the old one.
     fn on_recovered(&mut self) {
         self.idle = false;
+        let mut stops = Vec::new();
         for key in self.handed_out() {
             let never = self.retry_of(key).is_some_and(|retry| retry.never);
             let unit = self.unit_mut(key);
@@ -267,8 +268,7 @@ impl State {
             let stop = unit.stop().cloned();
             self.take_back(key, None);
             match stop {
-                // The stop has come true by the death of the process.
-                Some(reason) => self.stopped(key, reason, 0.0),
+                Some(reason) => stops.push((key, reason)),
                 None if never && !recorded => {
                     // Nothing was started. A fallback's hand-outs are not counted.
                     let unit = self.unit_mut(key);
@@ -281,6 +281,12 @@ impl State {
                     self.unit_mut(key).status = StepStatus::Pending;
                     self.enqueue(key);
                 }
+            }
+        }
+        // These have come true by the death of the process; what follows from them must see the rest in its place.
+        for (key, reason) in stops {
+            if self.unit(key).is_some_and(|unit| !unit.status.is_final()) {
+                self.stopped(key, reason, 0.0);
             }
         }
     }
