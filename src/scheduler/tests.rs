@@ -161,8 +161,12 @@ fn a_step_runs_when_what_it_depends_on_allows_it() {
         }
         run.check(expected);
     };
-    let ok: fn(&mut Run) = |run| drop(run.ok("a"));
-    let fail: fn(&mut Run) = |run| drop(run.fail("a"));
+    let ok: fn(&mut Run) = |run| {
+        run.ok("a");
+    };
+    let fail: fn(&mut Run) = |run| {
+        run.fail("a");
+    };
     check("depends: [a]", ok, "a=succeeded b=succeeded: succeeded");
     check("depends: [a]", fail, "a=failed b=skipped: failed");
     check("env: { A: \"{{ a.outputs.text }}\" }", fail, "a=failed b=skipped: failed");
