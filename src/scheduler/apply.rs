@@ -274,7 +274,9 @@ impl State {
                     let unit = self.unit_mut(key);
                     unit.attempt = unit.attempt.saturating_sub(u32::from(!unit.fallback));
                     unit.status = StepStatus::Pending;
-                    self.enqueue(key);
+                    if !self.cancel_late_item(key) {
+                        self.enqueue(key);
+                    }
                 }
                 None if never => self.becomes_unknown(key),
                 None => {
