@@ -66,6 +66,7 @@ impl State {
             degraded: Vec::new(),
             warnings: Vec::new(),
             ready: BTreeSet::new(),
+            held: VecDeque::new(),
             timers: BTreeSet::new(),
             todo: VecDeque::new(),
             effects: Vec::new(),
@@ -114,6 +115,13 @@ impl State {
 
     /// Gives slots to what is ready, best first.
     fn hand_out(&mut self) {
+        // One at a time: it may be a question that holds the others again.
+        if !self.paused
+            && self.blocking == 0
+            && let Some(unit) = self.held.pop_front()
+        {
+            return self.todo.push_back(Todo::UnitReady(unit));
+        }
         while !self.holds_back() && self.running < self.max_parallel && self.blocking == 0 {
             let Some(key) = self.next_affordable() else { break };
             self.ready.remove(&key);
