@@ -14,4 +14,5 @@ mod simulate;
 mod source;
 mod state_table;
 mod support;
+mod sync;
 mod tidy;
