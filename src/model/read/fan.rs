@@ -51,8 +51,10 @@ fn read_matrix(entry: &Entry, context: &mut ReadContext<'_>) -> Option<Fan> {
         .filter(|axis| !matches!(&*axis.key, "exclude" | "max_parallel") && matches!(axis.node.value, Yaml::List(_)))
         .collect();
     if axes.is_empty() {
-        // A key with something else than a list has been reported.
-        if node.entries().iter().any(|axis| !matches!(&*axis.key, "exclude" | "max_parallel")) {
+        // A key with something else than a list has been reported, and so has an empty mapping or what is none.
+        if node.entries().is_empty()
+            || node.entries().iter().any(|axis| !matches!(&*axis.key, "exclude" | "max_parallel"))
+        {
             return Some(matrix(Vec::new(), &axes, node));
         }
         let help = "add a key with a list, as in `matrix: { os: [linux, mac] }`";
