@@ -7,7 +7,9 @@ use super::kind::SETTINGS_FILES;
 use super::load::{Loader, not_readable};
 use super::pipeline::{CatalogueView, Child, Compiled, Surroundings, compile, fallback_number, numbered};
 use super::report::{Report, has_errors};
-use super::{CompiledPipeline, MemorySources, Program, SourceProblem, Sources, codes, kind, paths, profile, tools};
+use super::{
+    CompiledPipeline, MemorySources, Program, SourceProblem, Sources, cascade, codes, kind, paths, profile, tools,
+};
 use crate::diagnostic::{Diagnostic, Files, Span, Spanned, renew_comparisons};
 use crate::model::{self, Action, Blueprint, Pipeline, PlanSource, Settings};
 use crate::schema::{self, DocumentKind};
@@ -231,6 +233,9 @@ impl<'s> Checker<'s> {
         }) {
             // What the missing file would have brought is not called unknown.
             found.retain(|one| !SHARED_NAMES.contains(&one.code));
+        }
+        if has_errors(found) {
+            cascade::drop_followers(&tree, &self.loader.files, found);
         }
         (sound && !has_errors(found)).then(|| Compiled { pipeline: Arc::new(compiled), outputs })
     }

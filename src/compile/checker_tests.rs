@@ -160,6 +160,17 @@ fn a_mistake_is_told_once_and_without_what_follows_from_it() {
     check_lines(&step(r#"foreach: { itmes: [1], as: u }, run: [x, "{{ u }}"]"#), &["TOL0101 a.yaml:4:25"]);
     check_lines(&step(r#"foreach: { items: 3, as: u }, run: [x, "{{ u }}"]"#), &["TOL0103 a.yaml:4:32"]);
     check_lines(&step("wait: 5s, cache: { key: k }"), &["TOL0107 a.yaml:4:24"]);
+    check_lines(
+        "parms: { q: { type: string } }\nsteps:\n  - { id: s, run: [x, \"{{ params.q }}\"] }\n",
+        &["TOL0101 a.yaml:3:1"],
+    );
+    check_lines("params: [q]\nsteps:\n  - { id: s, run: [x, \"{{ params.q }}\"] }\n", &["TOL0103 a.yaml:3:9"]);
+    check_lines("stepz: []\noutputs: { o: \"{{ a.outputs }}\" }\n", &["TOL0101 a.yaml:3:1"]);
+    check_lines(
+        "steps:\n  - { id: My-Step, run: x }\n  - { id: b, run: x, depends: [my_step], if: my_step.exit_code == 1 }\n",
+        &["TOL0110 a.yaml:4:11"],
+    );
+    check_lines(&step(r#"matrix: { os: a }, run: [x, "{{ matrix.os }}"]"#), &["TOL0103 a.yaml:4:28"]);
     let many = format!("{}p{}", "{{ params.no }}".repeat(60), "{{ secrets.X }}".repeat(60));
     let (_, found) = found(&[("a.yaml", &format!("apiVersion: tol/v1\n{}", step(&format!("run: [x, '{many}']"))))]);
     assert_eq!(found.len(), 100, "of each kind fifty");

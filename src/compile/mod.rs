@@ -4,6 +4,7 @@
 
 mod actions;
 mod blueprint;
+mod cascade;
 mod checker;
 mod codes;
 mod documents;
