@@ -328,11 +328,13 @@ impl State {
     /// Tells watchers how a unit stands now.
     pub(super) fn note(&mut self, key: UnitKey, message: Option<String>) {
         let Some(unit) = self.unit(key) else { return };
+        let ended = unit.status.is_final() && unit.attempt > 0;
         let about = About::Unit {
             path: self.path(key),
             status: unit.status,
             attempt: unit.attempt,
             cached: unit.cached,
+            duration_ms: ended.then(|| unit.ended_at.0.saturating_sub(unit.started_at.0)),
             message,
         };
         self.note_about(about);

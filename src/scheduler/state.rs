@@ -329,6 +329,8 @@ pub enum About {
         status: StepStatus,
         attempt: u32,
         cached: bool,
+        /// How long it took, once it has ended.
+        duration_ms: Option<u64>,
         message: Option<String>,
     },
 }

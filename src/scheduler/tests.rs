@@ -392,6 +392,7 @@ fn open_blocking_approvals_keep_everything_from_starting() {
         "limits: { max_parallel: 1 }\nsteps:\n  - { id: a, approve: { mode: blocking } }\n  - { id: b, approve: { mode: blocking } }\n  - { id: c, run: x }\n  - { id: d, transform: { n: \"1\" } }\n",
     );
     run.check_done(&[]);
+    run.check("a=waiting b=pending c=pending d=pending: waiting");
     run.decide("a", Decision::Approved, "ada").unwrap();
     run.check_done(&[]);
     assert_eq!(run.state.status().as_str(), "waiting");
