@@ -171,6 +171,10 @@ fn a_mistake_is_told_once_and_without_what_follows_from_it() {
         &["TOL0110 a.yaml:4:11"],
     );
     check_lines(&step(r#"matrix: { os: a }, run: [x, "{{ matrix.os }}"]"#), &["TOL0103 a.yaml:4:28"]);
+    check_lines(&step("plan: { blueprint: { steps: [] } }"), &["TOL0105 a.yaml:4:42"]);
+    let promise = "{ steps: [{ id: E1, tool: t, input: {}, on_error: default }] }";
+    let tool = "tools: { t: { description: D, input_schema: {}, effect: read, run: x } }\n";
+    check_lines(&format!("{tool}{}", step(&format!("plan: {{ blueprint: {promise} }}"))), &["TOL0102 a.yaml:5:45"]);
     let many = format!("{}p{}", "{{ params.no }}".repeat(60), "{{ secrets.X }}".repeat(60));
     let (_, found) = found(&[("a.yaml", &format!("apiVersion: tol/v1\n{}", step(&format!("run: [x, '{many}']"))))]);
     assert_eq!(found.len(), 100, "of each kind fifty");

@@ -30,8 +30,7 @@ fn a_failing_sync_stops_the_run_and_loses_nothing() {
         .status();
     assert!(compiled.is_ok_and(|status| status.success()), "cc cannot build tests/it/fail_sync.c");
     let library = library.to_str().expect("a plain path");
-    let mut failures = 0;
-    for failing in 1..40 {
+    for (failures, failing) in (1..40).enumerate() {
         let project = Project::new(&[("main.yaml", PIPELINE)]);
         let output = tol(&project, library, failing, &["run", "main.yaml", "--format", "plain"]);
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -40,7 +39,6 @@ fn a_failing_sync_stops_the_run_and_loses_nothing() {
             assert!(failures >= 3, "only {failures} syncs failed before the run succeeded: the library does nothing");
             return;
         }
-        failures += 1;
         assert_eq!(output.status.code(), Some(1), "sync {failing}: {words}");
         assert!(words.contains(".tol"), "sync {failing} does not name a file: {words}");
         // With a sound disk the run is taken up, if it was accepted; what had succeeded is not done again.

@@ -16,8 +16,11 @@ pub fn compile_static(
     report: &mut Report<'_>,
 ) -> CompiledBlueprint {
     let (compiled, faults) = compile(blueprint.clone(), rules, excused);
-    // What is missing in a file was found when the file was held against its schema.
-    for fault in faults.into_iter().filter(|fault| fault.code != codes::BLUEPRINT_FORM) {
+    // A missing key and an empty list of steps were found when the file was held against its schema.
+    let is_told = |fault: &BlueprintFault| {
+        fault.code == codes::BLUEPRINT_FORM || (fault.code == codes::BLUEPRINT_SIZE && blueprint.steps.is_empty())
+    };
+    for fault in faults.into_iter().filter(|fault| !is_told(fault)) {
         let span = span_of(&fault, blueprint, tree, report);
         report.push(Diagnostic::error(fault.code, span, fault.message).maybe_help(fault.help));
     }
