@@ -60,3 +60,33 @@ finally:
         ],
     );
 }
+
+#[test]
+fn cancelling_a_run_whose_process_died_starts_no_step_again() {
+    let pipeline = "apiVersion: tol/v1
+steps:
+  - { id: a, run: 'echo started >> started; sleep 5' }
+  - { id: b, depends: [a], run: echo b }
+finally:
+  - { id: f, run: echo $TOL_ATTEMPT }
+";
+    let project = Project::new(&[("p.yaml", pipeline)]);
+    let ran = project.sh("tol run p.yaml --format json > events & process=$!
+        for _ in $(seq 200); do [ ! -s started ] || break; sleep 0.05; done
+        kill -9 $process; wait $process || true
+        run=$(sed -n '1s/.*\"run_id\":\"\\([^\"]*\\).*/\\1/p' events)
+        tol runs cancel $run > /dev/null
+        test $(wc -l < started) = 1
+        tol runs show $run --format json");
+    check_ran(
+        &ran,
+        0,
+        &[
+            ("/status", json!("cancelled")),
+            ("/steps/a/status", json!("cancelled")),
+            ("/steps/a/attempts", json!(1)),
+            ("/steps/b/status", json!("cancelled")),
+            ("/steps/f/outputs/text", json!("1")),
+        ],
+    );
+}
