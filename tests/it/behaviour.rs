@@ -90,3 +90,14 @@ finally:
         ],
     );
 }
+
+#[test]
+fn a_number_without_a_fraction_counts_as_a_double() {
+    let pipeline = "apiVersion: tol/v1
+params: { rate: { type: number, default: 2 } }
+steps:
+  - { id: t, transform: { half: params.rate * 0.5, more: 1.5 + params.rate } }
+outputs: { t: '{{ t.outputs }}' }
+";
+    check(&[("p.yaml", pipeline)], 0, &[("/outputs/t", json!({ "half": 1.0, "more": 3.5 }))]);
+}
