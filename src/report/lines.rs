@@ -15,7 +15,7 @@ pub fn note_line(run: &RunId, at: Timestamp, note: &Note) -> String {
             head(&mut object, run, at, note.seq);
             object.insert("status".to_owned(), json!(word));
         }
-        About::Unit { path, status, attempt, cached, message } => {
+        About::Unit { path, status, attempt, cached, duration_ms, message } => {
             let (step, item) = path.split_item();
             object.insert("type".to_owned(), json!("step"));
             head(&mut object, run, at, note.seq);
@@ -27,6 +27,9 @@ pub fn note_line(run: &RunId, at: Timestamp, note: &Note) -> String {
             }
             if *cached {
                 object.insert("cached".to_owned(), json!(true));
+            }
+            if let Some(length) = duration_ms {
+                object.insert("duration_ms".to_owned(), json!(length));
             }
             if let Some(message) = message {
                 object.insert("message".to_owned(), json!(message));

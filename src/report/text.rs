@@ -1,6 +1,7 @@
 //! Notes and summaries as lines for people.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -12,13 +13,16 @@ pub fn note_text(note: &Note) -> Option<String> {
     match &note.about {
         About::Run("accepted") => None,
         About::Run(word) => Some(format!("run: {word}")),
-        About::Unit { path, status, attempt, cached, message } => {
+        About::Unit { path, status, attempt, cached, duration_ms, message } => {
             let mut line = format!("{path}: {}", status.as_str());
             if *attempt > 1 {
                 let _ = write!(line, " (attempt {attempt})");
             }
             if *cached {
                 line.push_str(" (cached)");
+            }
+            if let Some(length) = duration_ms.filter(|length| *length > 0) {
+                let _ = write!(line, " in {}", format_duration(Duration::from_millis(length)));
             }
             if let Some(message) = message {
                 let _ = write!(line, ": {}", message.lines().next().unwrap_or_default());
@@ -94,7 +98,9 @@ pub fn summary_text(state: &State) -> String {
         .filter(|(count, _)| **count > 0)
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
-    let _ = writeln!(text, "steps: {}", parts.join(", "));
+    if !parts.is_empty() {
+        let _ = writeln!(text, "steps: {}", parts.join(", "));
+    }
     for warning in &state.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }

@@ -66,6 +66,7 @@ impl State {
             degraded: Vec::new(),
             warnings: Vec::new(),
             ready: BTreeSet::new(),
+            held: VecDeque::new(),
             timers: BTreeSet::new(),
             todo: VecDeque::new(),
             effects: Vec::new(),
@@ -114,6 +115,13 @@ impl State {
 
     /// Gives slots to what is ready, best first.
     fn hand_out(&mut self) {
+        // One at a time: it may be a question that holds the others again.
+        if !self.paused
+            && self.blocking == 0
+            && let Some(unit) = self.held.pop_front()
+        {
+            return self.todo.push_back(Todo::UnitReady(unit));
+        }
         while !self.holds_back() && self.running < self.max_parallel && self.blocking == 0 {
             let Some(key) = self.next_affordable() else { break };
             self.ready.remove(&key);
@@ -260,6 +268,7 @@ impl State {
     /// A new process has the run: whatever was handed out before is gone with the old one.
     fn on_recovered(&mut self) {
         self.idle = false;
+        let mut stops = Vec::new();
         for key in self.handed_out() {
             let never = self.retry_of(key).is_some_and(|retry| retry.never);
             let unit = self.unit_mut(key);
@@ -267,20 +276,27 @@ impl State {
             let stop = unit.stop().cloned();
             self.take_back(key, None);
             match stop {
-                // The stop has come true by the death of the process.
-                Some(reason) => self.stopped(key, reason, 0.0),
+                Some(reason) => stops.push((key, reason)),
                 None if never && !recorded => {
                     // Nothing was started. A fallback's hand-outs are not counted.
                     let unit = self.unit_mut(key);
                     unit.attempt = unit.attempt.saturating_sub(u32::from(!unit.fallback));
                     unit.status = StepStatus::Pending;
-                    self.enqueue(key);
+                    if !self.cancel_late_item(key) {
+                        self.enqueue(key);
+                    }
                 }
                 None if never => self.becomes_unknown(key),
                 None => {
                     self.unit_mut(key).status = StepStatus::Pending;
                     self.enqueue(key);
                 }
+            }
+        }
+        // These have come true by the death of the process; what follows from them must see the rest in its place.
+        for (key, reason) in stops {
+            if self.unit(key).is_some_and(|unit| !unit.status.is_final()) {
+                self.stopped(key, reason, 0.0);
             }
         }
     }
@@ -312,11 +328,13 @@ impl State {
     /// Tells watchers how a unit stands now.
     pub(super) fn note(&mut self, key: UnitKey, message: Option<String>) {
         let Some(unit) = self.unit(key) else { return };
+        let ended = unit.status.is_final() && unit.attempt > 0;
         let about = About::Unit {
             path: self.path(key),
             status: unit.status,
             attempt: unit.attempt,
             cached: unit.cached,
+            duration_ms: ended.then(|| unit.ended_at.0.saturating_sub(unit.started_at.0)),
             message,
         };
         self.note_about(about);

@@ -14,6 +14,8 @@ mod scope;
 mod state;
 mod status;
 mod step;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 pub use admit::admit;

@@ -66,6 +66,8 @@ pub struct State {
     pub degraded: Vec<String>,
     pub warnings: Vec<String>,
     pub(super) ready: BTreeSet<ReadyKey>,
+    /// What needs no slot and may not begin yet: the run is paused, or a blocking question is open.
+    pub(super) held: VecDeque<UnitKey>,
     pub(super) timers: BTreeSet<(Timestamp, UnitKey, TimerKind)>,
     pub(super) todo: VecDeque<Todo>,
     pub(super) effects: Vec<Effect>,
@@ -329,6 +331,8 @@ pub enum About {
         status: StepStatus,
         attempt: u32,
         cached: bool,
+        /// How long it took, once it has ended.
+        duration_ms: Option<u64>,
         message: Option<String>,
     },
 }

@@ -319,6 +319,19 @@ impl State {
         }
     }
 
+    /// Ends an item that has not begun if another one has failed; true if it did.
+    pub(super) fn cancel_late_item(&mut self, key: UnitKey) -> bool {
+        let fan = self.scope(key.scope).steps[key.step as usize].fan.as_deref();
+        let late = key.is_item()
+            && fan.is_some_and(|fan| fan.failed)
+            && self.unit(key).is_some_and(|unit| unit.attempt == 0 && !unit.fallback);
+        if late {
+            self.unit_mut(key).more_mut().reason = Some(ANOTHER_ITEM.to_owned());
+            self.end_unit(key, StepStatus::Cancelled, None);
+        }
+        late
+    }
+
     /// Items that wait for their first slot start no more.
     fn cancel_queued_items(&mut self, whole: UnitKey) {
         let Some(fan) = self.scope(whole.scope).steps[whole.step as usize].fan.as_deref() else { return };

@@ -31,6 +31,9 @@ impl State {
         if let Some(reason) = self.halted_for(key) {
             return self.cancel_unit(key, &reason);
         }
+        if (self.paused || self.blocking > 0) && self.needs_no_slot(key) {
+            return self.held.push_back(key);
+        }
         let definition = self.definition(key);
         match definition.action() {
             None => self.enqueue(key),
@@ -55,6 +58,18 @@ impl State {
                 let approve = approve.clone();
                 self.begin_approve(key, &approve);
             }
+        }
+    }
+
+    /// True for what begins by itself, without a worker.
+    fn needs_no_slot(&self, key: UnitKey) -> bool {
+        match self.definition(key).action() {
+            Some(Action::Pipeline(_) | Action::Wait(_) | Action::Approve(_)) => true,
+            Some(Action::Plan(_) | Action::Execute(_)) => !self.is_planning(key),
+            Some(
+                Action::Run(_) | Action::Http(_) | Action::Agent(_) | Action::Synthesize(_) | Action::Transform(_),
+            )
+            | None => false,
         }
     }
 

@@ -7,6 +7,9 @@ use crate::kill::{Project, statuses, summary};
 
 const PIPELINE: &str = "apiVersion: tol/v1\nname: damaged\nsteps:\n  - { id: a, run: echo one }\n  - { id: b, depends: [a], run: echo two }\n  - { id: c, depends: [b], run: echo three }\n";
 
+/// What is done to a state folder.
+type Damage = Box<dyn Fn(&Path)>;
+
 /// Copies a state folder without what only a living process holds.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -60,7 +63,7 @@ fn damage_is_told_and_nothing_is_forgotten() {
     let run = project.run_id().unwrap();
     let reference = summary(&project.tol(&["runs", "show", &run, "--format", "json"], None));
     assert_eq!(statuses(&reference)["a"], "succeeded");
-    let mut damages: Vec<(String, Box<dyn Fn(&Path)>)> = Vec::new();
+    let mut damages: Vec<(String, Damage)> = Vec::new();
     for name in ["journal.db", "journal.db-wal", "high-water"] {
         let length = std::fs::metadata(kept.join(name)).map_or(0, |file| file.len());
         damages
@@ -141,7 +144,7 @@ fn a_full_disk_stops_the_process_and_loses_nothing() {
         .output();
     match output.map(|output| (output.status.code(), output)) {
         Ok((Some(0), _)) => {}
-        Ok((Some(2 | 3 | 4), output)) => panic!("{output:?}"),
+        Ok((Some(2..=4), output)) => panic!("{output:?}"),
         refused => println!("SKIPPED: no small disk can be mounted here: {refused:?}"),
     }
 }

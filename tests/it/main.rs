@@ -15,4 +15,5 @@ mod simulate;
 mod source;
 mod state_table;
 mod support;
+mod sync;
 mod tidy;

@@ -13,7 +13,7 @@ use rng::Rng;
 /// Each project is run so often, under different schedules.
 const RUNS_PER_PROJECT: u64 = 8;
 /// Projects of a plain `cargo test`: 8 runs each, within a minute of a debug build.
-const PROJECTS: u64 = 500;
+const PROJECTS: u64 = 1000;
 
 fn one(seed: u64) -> usize {
     let project = generate::project(&mut Rng::new(seed));

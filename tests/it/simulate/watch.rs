@@ -6,7 +6,7 @@ use std::fmt::Write;
 use tol::compile::CallTarget;
 use tol::graph::StepGraph;
 use tol::id::LeaseToken;
-use tol::model::Step;
+use tol::model::{Action, ApproveMode, Step};
 use tol::scheduler::{
     About, Body, Effect, HookKind, Phase, RunStatus, Scope, Stage, State, StepState, StepStatus, StopReason, UnitKey,
     UnitState,
@@ -98,8 +98,13 @@ impl Watch {
     }
 
     /// What an event has led to.
-    pub fn effects(&mut self, effects: &[Effect]) {
+    pub fn effects(&mut self, state: &State, starts: bool, effects: &[Effect]) {
         for effect in effects {
+            match effect {
+                Effect::Dispatch { unit, .. } if !starts => self.handed_out(state, *unit),
+                Effect::RecordStart { unit, .. } => self.handed_out(state, *unit),
+                Effect::Dispatch { .. } | Effect::Stop { .. } | Effect::Note(_) | Effect::Finish => {}
+            }
             if let Effect::Note(note) = effect {
                 self.notes += 1;
                 assert_eq!(note.seq, self.notes, "a note is lost or repeated");
@@ -108,6 +113,24 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// A unit has got its slot in this event.
+    fn handed_out(&self, state: &State, key: UnitKey) {
+        let unit = state.unit(key).unwrap();
+        let path = state.path(key);
+        assert!(!state.paused && !state.idle, "{path} is handed out while nothing may be");
+        let blocks = |key: &UnitKey| {
+            let step = definition(&state.scopes[key.scope as usize], key.step);
+            matches!(step.map(|step| &step.action), Some(Action::Approve(approve)) if approve.mode == ApproveMode::Blocking)
+                && state.unit(*key).is_some_and(|unit| unit.status == StepStatus::Waiting)
+        };
+        let blocked = unit.holds_slot && state.open_questions().any(|key| blocks(&key));
+        assert!(!blocked, "{path} is handed out while a blocking approval is open");
+        let fan = state.scopes[key.scope as usize].steps[key.step as usize].fan.as_deref();
+        let first = unit.attempt == 1 && !unit.fallback && !self.executed.contains_key(&(key, false));
+        let failed = key.is_item() && fan.is_some_and(|fan| fan.failed);
+        assert!(!(first && failed), "{path} starts after another item has failed");
     }
 
     /// What must hold after an event.

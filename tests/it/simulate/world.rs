@@ -114,7 +114,8 @@ impl<'r> World<'r> {
         self.trace.push(line.chars().take(400).collect());
         self.log.push(line);
         let effects = apply(&mut self.state, &stamped);
-        self.watch.effects(&effects);
+        let starts = matches!(stamped.event, Event::Started { .. });
+        self.watch.effects(&self.state, starts, &effects);
         self.watch.check(&self.state);
         self.effects.extend(effects);
     }
