@@ -32,6 +32,7 @@ pub fn run(arguments: &ApproveArgs) -> Result<u8, Failure> {
         }
     };
     let journal = context.journal()?;
+    let ended = crate::runtime::rebuild(&*journal, &row.run)?.state.verdict.is_some();
     let held = matches!(journal.claim(&row.run)?, crate::journal::Claim::Held { .. });
     let reply = leave_command(&*journal, &SystemClock, &row.run, &command)?;
     journal.close();
@@ -45,7 +46,7 @@ pub fn run(arguments: &ApproveArgs) -> Result<u8, Failure> {
         _ => "settled",
     };
     out!("{}: {done}", arguments.step);
-    if !held {
+    if !held && !ended {
         out!("nothing drives the run now; `tol resume {}` goes on with it", row.run);
     }
     Ok(DONE)

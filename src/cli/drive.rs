@@ -38,8 +38,6 @@ pub struct Surroundings<'a> {
     pub watch: &'a WatchArgs,
     /// What is kept of the runs that have ended.
     pub retention: Retention,
-    /// Cancel it as soon as it is taken up.
-    pub cancel: Option<String>,
 }
 
 /// Drives a run to its end and gives the exit code.
@@ -85,9 +83,6 @@ async fn follow(start: Start, surroundings: &Surroundings<'_>) -> Result<u8, Fai
             engine.run(*start);
         }
         Start::Adopted(state) => engine.adopt(*state, Some(watcher)),
-    }
-    if let Some(by) = &surroundings.cancel {
-        let _ = engine.input(&run, Input::Cancel { by: by.clone(), now: false }).await;
     }
     let mut watch = Watch { signalled: 0, waits: false, unknown: false, fail_on: surroundings.watch.fail_on.is_some() };
     let mut tick = tokio::time::interval(progress.tick());

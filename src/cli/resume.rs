@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::retention::Retention;
 use crate::id::RunId;
 use crate::journal::{Claim, Journal};
-use crate::runtime::rebuild;
+use crate::runtime::{ControlCommand, SystemClock, rebuild, write_event};
 
 /// Takes up a run, or prints the summary of one that has ended.
 pub fn run(arguments: &ResumeArgs) -> Result<u8, Failure> {
@@ -29,7 +29,10 @@ pub fn take_up(context: &Context, run: &RunId, watch: &WatchArgs, cancel: Option
             "run {run} is already running: {holder} drives it, and only one process may. Wait for its end, or end it first"
         )));
     }
-    let state = match rebuild(&*journal, run) {
+    // A cancellation is written down before the run is taken up, so that nothing of it is started once more.
+    let cancelled = cancel.map(|by| write_event(&*journal, &SystemClock, run, ControlCommand::Cancel { by }));
+    let rebuilt = cancelled.transpose().and_then(|_| rebuild(&*journal, run));
+    let state = match rebuilt {
         Ok(rebuilt) => rebuilt.state,
         Err(error) => {
             journal.release(run)?;
@@ -49,7 +52,6 @@ pub fn take_up(context: &Context, run: &RunId, watch: &WatchArgs, cancel: Option
         environment: context.environment()?,
         watch,
         retention: Retention::of(&state.program.settings),
-        cancel,
     };
     drive(Start::Adopted(Box::new(state)), surroundings)
 }

@@ -107,7 +107,6 @@ pub fn start(
         environment,
         watch,
         retention: Retention::of(&settings),
-        cancel: None,
     };
     drive(Start::New(Box::new(start)), surroundings)
 }

@@ -107,7 +107,11 @@ fn write_here(
     result
 }
 
-fn write_event(
+/// Writes a command's event into the journal of a run that this process has claimed and does not drive yet.
+///
+/// # Errors
+/// If the run cannot be read or written.
+pub fn write_event(
     journal: &dyn Journal,
     clock: &dyn Clock,
     run: &RunId,

@@ -10,7 +10,7 @@ mod live;
 mod replay;
 
 pub use clock::{Clock, SystemClock};
-pub use control::{ControlCommand, ControlReply, leave_command};
+pub use control::{ControlCommand, ControlReply, leave_command, write_event};
 pub use engine::{Engine, EngineConfig, RunEvent, StartRun};
 pub use error::RuntimeError;
 pub use replay::{Rebuilt, load_program, rebuild, replay};

@@ -413,7 +413,9 @@ impl State {
     pub(super) fn class_of(reason: &StopReason) -> ErrorClass {
         match reason {
             StopReason::Cancelled | StopReason::FailFast | StopReason::Replan => ErrorClass::Cancelled,
-            StopReason::TimedOut | StopReason::StepTimeout | StopReason::AttemptTimeout => ErrorClass::Timeout,
+            StopReason::TimedOut | StopReason::StepTimeout | StopReason::OuterTimeout | StopReason::AttemptTimeout => {
+                ErrorClass::Timeout
+            }
             StopReason::Budget(_) => ErrorClass::Budget,
         }
     }

@@ -109,8 +109,9 @@ impl<'a> ScopeNames<'a> {
         let mut found = false;
         value.each_template(&mut |template| {
             found |= template.value.references().iter().any(|reference| {
-                let step = self.state.scope(self.scope).find_step(reference.root());
-                step.is_some_and(|step| !self.is_readable(&self.state.scope(self.scope).steps[step as usize]))
+                let scope = self.state.scope(self.step_scope());
+                let step = scope.find_step(reference.root());
+                step.is_some_and(|step| !self.is_readable(&scope.steps[step as usize]))
             });
         });
         found
@@ -118,6 +119,14 @@ impl<'a> ScopeNames<'a> {
 
     fn is_readable(&self, step: &StepState) -> bool {
         step.unit.outputs.is_some() && (step.unit.status == StepStatus::Succeeded || step.unit.tolerated)
+    }
+
+    /// Where the steps stand that can be read here: a hook reads those of its pipeline.
+    fn step_scope(&self) -> ScopeId {
+        match self.state.scope(self.scope).body {
+            Body::Hooks { of, .. } => of,
+            Body::Pipeline | Body::Blueprint(_) => self.scope,
+        }
     }
 
     fn item(&self, root: &str) -> Option<Value> {
@@ -146,7 +155,7 @@ impl<'a> ScopeNames<'a> {
     }
 
     fn step(&self, root: &str) -> Option<Found<'_>> {
-        let scope = self.state.scope(self.scope);
+        let scope = self.state.scope(self.step_scope());
         let number = scope.find_step(root)?;
         let step = &scope.steps[number as usize];
         if self.for_outputs && !self.is_readable(step) {

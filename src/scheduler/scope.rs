@@ -213,13 +213,17 @@ impl State {
             (Some(StopReason::Cancelled), _) | (Some(StopReason::FailFast | StopReason::Replan), None) => {
                 (HookKind::Cancel, hooks.cancel.len())
             }
-            (Some(StopReason::TimedOut | StopReason::Budget(_) | StopReason::StepTimeout), _) | (_, Some(_)) => {
+            (Some(StopReason::TimedOut | StopReason::Budget(_) | StopReason::OuterTimeout), _) | (_, Some(_)) => {
                 (HookKind::Failure, hooks.failure.len())
             }
-            (Some(StopReason::AttemptTimeout) | None, None) if has_hooks && self.pipeline_outputs(scope).is_err() => {
+            (Some(StopReason::StepTimeout | StopReason::AttemptTimeout) | None, None)
+                if has_hooks && self.pipeline_outputs(scope).is_err() =>
+            {
                 (HookKind::Failure, hooks.failure.len())
             }
-            (Some(StopReason::AttemptTimeout) | None, None) => (HookKind::Success, hooks.success.len()),
+            (Some(StopReason::StepTimeout | StopReason::AttemptTimeout) | None, None) => {
+                (HookKind::Success, hooks.success.len())
+            }
         };
         let list: Arc<[(HookKind, u32)]> = (0..length as u32)
             .map(|number| (kind, number))
@@ -480,7 +484,8 @@ pub(super) fn words(reason: &StopReason) -> String {
         StopReason::TimedOut => "the run took longer than its time limit".to_owned(),
         StopReason::Budget(limit) => format!("the run's limit `{limit}` is reached"),
         StopReason::FailFast => "another step failed, and `fail_fast` is set".to_owned(),
-        StopReason::StepTimeout => "the step around it took longer than its timeout".to_owned(),
+        StopReason::StepTimeout => "the step took longer than its timeout".to_owned(),
+        StopReason::OuterTimeout => "the step around it took longer than its timeout".to_owned(),
         StopReason::AttemptTimeout => "the attempt took too long".to_owned(),
         StopReason::Replan => "a failed call asked for another plan".to_owned(),
     }

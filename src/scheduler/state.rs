@@ -181,8 +181,10 @@ pub enum StopReason {
     /// A limit, by its name.
     Budget(String),
     FailFast,
-    /// The step's own timeout, or that of the step that waits for this one.
+    /// The step's own timeout.
     StepTimeout,
+    /// The timeout, of all or of one attempt, of the step that waits for this one.
+    OuterTimeout,
     AttemptTimeout,
     Replan,
 }

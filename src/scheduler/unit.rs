@@ -265,7 +265,7 @@ impl State {
         match child.filter(|child| self.scope(*child).phase != Phase::Done) {
             Some(child) => {
                 self.unit_mut(key).more_mut().stop.get_or_insert(StopReason::AttemptTimeout);
-                self.halt(child, &StopReason::StepTimeout, false);
+                self.halt(child, &StopReason::OuterTimeout, false);
             }
             None => self.stop_unit(key, StopReason::AttemptTimeout, false),
         }
@@ -288,7 +288,7 @@ impl State {
             && self.scope(child).phase != Phase::Done
         {
             self.unit_mut(key).more_mut().stop.get_or_insert(StopReason::StepTimeout);
-            return self.halt(child, &StopReason::StepTimeout, false);
+            return self.halt(child, &StopReason::OuterTimeout, false);
         }
         if unit.asks_a_person()
             && let Some(Action::Approve(approve)) = self.definition(key).action()
@@ -449,6 +449,7 @@ impl State {
             | StopReason::TimedOut
             | StopReason::Budget(_)
             | StopReason::FailFast
+            | StopReason::OuterTimeout
             | StopReason::Replan => self.cancel_unit(key, &reason),
         }
     }

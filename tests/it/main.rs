@@ -2,6 +2,7 @@
 //!
 //! Tests of one module stand beside its code.
 
+mod behaviour;
 mod cli_extras;
 mod crash;
 mod damage;

@@ -83,6 +83,12 @@ impl Machine<'_> {
         let value = match (one.view(), two.view()) {
             (View::Int(one), View::Int(two)) => integer(operator, one, two)?,
             (View::Double(one), View::Double(two)) => double(operator, one, two)?,
+            // A value that its schema calls a number may come without a fraction. Where the type of both is known
+            // before, mixing them is refused there.
+            #[expect(clippy::cast_precision_loss, reason = "the nearest double, as `double` gives it")]
+            (View::Int(one), View::Double(two)) => double(operator, one as f64, two)?,
+            #[expect(clippy::cast_precision_loss, reason = "the nearest double, as `double` gives it")]
+            (View::Double(one), View::Int(two)) => double(operator, one, two as f64)?,
             (View::Text(_), View::Text(more)) if operator == Operator::Add => {
                 self.charge_bytes(more.len() as u64)?;
                 let more = more.to_owned();
@@ -104,12 +110,8 @@ impl Machine<'_> {
 }
 
 fn no_operands<T>(operator: Operator, one: View<'_>, two: View<'_>) -> Outcome<T> {
-    let hint = match (one, two) {
-        (View::Int(_), View::Double(_)) | (View::Double(_), View::Int(_)) => ": write `double(…)` around the int",
-        _ => "",
-    };
     let (one, two) = (one.type_name(), two.type_name());
-    error(format!("`{}` does not take a value of type {one} and one of type {two}{hint}", operator.text()))
+    error(format!("`{}` does not take a value of type {one} and one of type {two}", operator.text()))
 }
 
 fn integer(operator: Operator, one: i64, two: i64) -> Outcome<Value> {

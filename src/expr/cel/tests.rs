@@ -127,7 +127,8 @@ fn arithmetic() {
     check_error("1 % a.zero", "division by zero");
     check_error("1.0 / 0.0", "division by zero");
     check_error("1e308 * 10.0", "too large");
-    check_error("1 + a.r", "double(");
+    check("1 + a.r", json!(3.5));
+    check("a.r * 2", json!(5.0));
     check_error("a.s + 1", "type string and one of type int");
     check_error("a.big + 1", "does not take");
     check("a.big", json!(u64::MAX));
