@@ -323,6 +323,7 @@ fn reused_steps(before: &State, program: &Arc<Program>, arguments: &RerunArgs) -
             failure: unit.failure.as_deref().cloned(),
             reason: unit.reason().map(str::to_owned),
             attempts: unit.attempt,
+            fallback: unit.fallback,
         });
     }
     Ok(reused)

@@ -179,6 +179,9 @@ pub struct ReusedStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub attempts: u32,
+    /// Its fallback had saved it: the new run is no plain success either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fallback: bool,
 }
 
 /// Something that asks to be taken into a run's history.

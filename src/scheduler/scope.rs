@@ -78,12 +78,16 @@ impl State {
             unit.failure = reused.failure.clone().map(Box::new);
             unit.attempt = reused.attempts;
             unit.tolerated = tolerated;
+            unit.fallback = reused.fallback;
             unit.started_at = now;
             unit.ended_at = now;
             unit.more_mut().reason =
                 Some(reused.reason.clone().unwrap_or_else(|| "taken over from the parent run".to_owned()));
             if tolerated {
                 self.degrade("failure_tolerated");
+            }
+            if reused.fallback {
+                self.degrade("fallback_used");
             }
             self.todo.push_back(Todo::StepEnded(0, step));
         }

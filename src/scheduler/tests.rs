@@ -523,12 +523,16 @@ fn a_rerun_takes_over_what_need_not_run() {
         failure: None,
         reason: None,
         attempts: 2,
+        fallback: false,
     };
     let main = "steps:\n  - { id: a, run: x }\n  - { id: b, run: [echo, \"{{ a.outputs.text }}\"] }\n";
-    let mut run = Run::with(&[("main.yaml", main)], vec![reused]);
+    let mut run = Run::with(&[("main.yaml", main)], vec![reused.clone()]);
     run.check_done(&["b"]);
     run.ok("b").check("a=succeeded b=succeeded: succeeded");
     assert_eq!(run.outputs("a"), json!({ "text": "before" }));
+    // What a fallback had saved makes no plain success of the new run either.
+    let mut run = Run::with(&[("main.yaml", main)], vec![ReusedStep { fallback: true, ..reused }]);
+    run.ok("b").check("a=succeeded b=succeeded: degraded");
 }
 
 #[test]
