@@ -34,7 +34,14 @@ impl Context {
         if place.is_some() && !start.starts_with(&root) {
             root = start;
         }
-        let state_dir = state.state_dir.clone().map_or_else(|| root.join(STATE_FOLDER), |dir| here.join(dir));
+        let state_dir = match &state.state_dir {
+            Some(dir) => here.join(dir),
+            // What is wrong with the file is told by whoever needs the rest of it.
+            None => {
+                let named = dot_env(&root).unwrap_or_default().into_iter().find(|(name, _)| name == "TOL_STATE_DIR");
+                root.join(named.map_or_else(|| STATE_FOLDER.to_owned(), |(_, dir)| dir))
+            }
+        };
         let sources = FolderSources::new(&root);
         Ok(Self { root, state_dir, sources })
     }
@@ -97,28 +104,37 @@ impl Context {
         let mut env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let file = self.root.join(".env");
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(env),
-            Err(error) => return Err(Failure::invalid(format!("{}: {error}", file.display()))),
-        };
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let assignment = line.strip_prefix("export ").unwrap_or(line);
-            let Some((name, value)) = assignment.split_once('=') else {
-                return Err(Failure::invalid(format!("{}:{}: expected NAME=VALUE", file.display(), number + 1)));
-            };
-            let value = value.trim();
-            let quoted = |quote: char| value.len() >= 2 && value.starts_with(quote) && value.ends_with(quote);
-            let value = if quoted('"') || quoted('\'') { &value[1..value.len() - 1] } else { value };
-            env.entry(name.trim().to_owned()).or_insert_with(|| value.to_owned());
+        for (name, value) in dot_env(&self.root)? {
+            env.entry(name).or_insert(value);
         }
         Ok(env)
     }
+}
+
+/// The variables of the file `.env` in the root, in its order; none if there is no such file.
+fn dot_env(root: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let file = root.join(".env");
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Failure::invalid(format!("{}: {error}", file.display()))),
+    };
+    let mut variables = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let assignment = line.strip_prefix("export ").unwrap_or(line);
+        let Some((name, value)) = assignment.split_once('=') else {
+            return Err(Failure::invalid(format!("{}:{}: expected NAME=VALUE", file.display(), number + 1)));
+        };
+        let value = value.trim();
+        let quoted = |quote: char| value.len() >= 2 && value.starts_with(quote) && value.ends_with(quote);
+        let value = if quoted('"') || quoted('\'') { &value[1..value.len() - 1] } else { value };
+        variables.push((name.trim().to_owned(), value.to_owned()));
+    }
+    Ok(variables)
 }
 
 /// Who gives a command, for the record.

@@ -31,10 +31,19 @@ pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
     }
     let context = Context::around(Some(&arguments.file), &arguments.state)?;
     let path = context.within(&arguments.file)?;
-    let Some(program) = compile(&context, &path, arguments.env.clone())? else { return Ok(INVALID) };
-    let params = params::read(&program.root, &arguments.params, arguments.params_file.as_deref())?;
     let environment = context.environment()?;
-    let options = Options { max_parallel: arguments.max_parallel, profile: arguments.env.clone() };
+    let profile = arguments.env.clone().or_else(|| environment.get("TOL_ENV").cloned());
+    let max_parallel =
+        match (arguments.max_parallel, environment.get("TOL_MAX_PARALLEL")) {
+            (Some(given), _) => Some(given),
+            (None, Some(text)) => Some(text.parse().ok().filter(|most| *most > 0).ok_or_else(|| {
+                Failure::invalid(format!("TOL_MAX_PARALLEL in .env: `{text}` is no number from 1 on"))
+            })?),
+            (None, None) => None,
+        };
+    let Some(program) = compile(&context, &path, profile.clone())? else { return Ok(INVALID) };
+    let params = params::read(&program.root, &arguments.params, arguments.params_file.as_deref())?;
+    let options = Options { max_parallel, profile };
     let new = NewRunOf { program, params, options, parent: None, reused: Vec::new() };
     if arguments.dry_run {
         let json = arguments.watch.format == Some(super::args::RunFormat::Json);

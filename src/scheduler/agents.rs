@@ -257,7 +257,11 @@ impl State {
         state.score = verdict.score;
         state.accepted = verdict.accepted;
         state.critiques.extend(verdict.critiques);
-        let stuck = state.last.as_ref().is_some_and(|(score, draft)| *score == state.score || *draft == state.draft);
+        // The score tells whether a draft got better; without one, only the draft itself can.
+        let stuck = state.last.as_ref().is_some_and(|(score, draft)| match (score, state.score) {
+            (Some(before), Some(now)) => *before == now,
+            _ => *draft == state.draft,
+        });
         state.last = Some((state.score, state.draft.clone()));
         let cycle = state.cycle;
         match self.draft_is_accepted(key, step) {

@@ -478,6 +478,12 @@ fn drafts_that_get_no_better_end_the_synthesis() {
         .report("a", critique(0.5))
         .check("a=failed: failed");
     assert_eq!(run.unit("a").reason(), Some("no_progress"));
+    // A score that rises is progress, whatever the words of the draft.
+    let mut run = Run::of(text);
+    for score in [0.5, 0.6, 0.9] {
+        run.report("a", draft("1")).report("a", critique(score));
+    }
+    run.check("a=succeeded: succeeded");
     let mut run = Run::of(text);
     for (number, score) in [0.1, 0.2, 0.3].into_iter().enumerate() {
         run.report("a", draft(&number.to_string())).report("a", critique(score));

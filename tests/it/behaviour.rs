@@ -101,3 +101,25 @@ outputs: { t: '{{ t.outputs }}' }
 ";
     check(&[("p.yaml", pipeline)], 0, &[("/outputs/t", json!({ "half": 1.0, "more": 3.5 }))]);
 }
+
+#[test]
+fn the_file_of_variables_chooses_how_a_run_works() {
+    let pipeline = r#"apiVersion: tol/v1
+inherit_env: [REGION]
+profiles:
+  dev: { params: { word: small } }
+params: { word: { type: string, default: large } }
+steps:
+  - { id: a, run: 'echo "$REGION $W"', env: { W: "{{ params.word }}" } }
+outputs: { said: "{{ a.outputs.text }}" }
+"#;
+    let variables = "# how runs work here\nexport TOL_STATE_DIR=state\nTOL_ENV='dev'\nTOL_MAX_PARALLEL=2\nREGION=eu\n";
+    let files = [("p.yaml", pipeline), (".env", variables)];
+    let project = check(&files, 0, &[("/outputs/said", json!("eu small"))]);
+    assert!(project.path().join("state/journal.db").is_file(), "the state folder is the one that .env names");
+    assert!(!project.path().join(".tol").exists());
+    project.write(".env", "TOL_MAX_PARALLEL=none\n");
+    let refused = project.tol(&["run", "p.yaml"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.said());
+    assert!(refused.stderr.contains("TOL_MAX_PARALLEL"), "{}", refused.said());
+}
