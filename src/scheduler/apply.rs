@@ -299,6 +299,8 @@ impl State {
                 self.stopped(key, reason, 0.0);
             }
         }
+        // What ran out of time while nobody drove the run is not begun again first.
+        self.on_time();
     }
 
     fn becomes_unknown(&mut self, key: UnitKey) {
