@@ -313,9 +313,8 @@ fn reused_steps(before: &State, program: &Arc<Program>, arguments: &RerunArgs) -
         return Err(Failure::failed("nothing failed in that run: there is nothing to run again"));
     }
     let mut reused = Vec::new();
-    for (number, name) in graph.names.iter().enumerate().filter(|(number, _)| !again[*number]) {
+    for (name, _) in graph.names.iter().zip(&again).filter(|(_, again)| !**again) {
         let Some(unit) = root.find_step(name).and_then(|step| before.unit(UnitKey::whole(0, step))) else { continue };
-        let _ = number;
         reused.push(ReusedStep {
             step: name.to_string(),
             status: unit.status,

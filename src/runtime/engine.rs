@@ -65,7 +65,6 @@ enum Message {
     Input { run: RunId, input: Input, reply: Option<oneshot::Sender<Result<(), RuntimeError>>> },
     Detach(RunId),
     Durable { run: RunId, seq: u64, result: Result<(), JournalError> },
-    Close,
 }
 
 /// A handle to the loop.
@@ -94,7 +93,6 @@ impl Engine {
             timers: BTreeSet::new(),
             draws: Draws::seeded(),
             mark: uuid::Uuid::new_v4().simple().to_string(),
-            closing: false,
             dead: None,
         };
         (Self { sender }, tokio::spawn(turn.run()))
@@ -122,11 +120,6 @@ impl Engine {
         self.tell(Message::Detach(run.clone()));
     }
 
-    /// Ends the loop once its runs have ended.
-    pub fn close(&self) {
-        self.tell(Message::Close);
-    }
-
     fn tell(&self, message: Message) {
         // A loop that has ended has told its watchers why.
         let _ = self.sender.send(message);
@@ -147,7 +140,6 @@ struct Loop {
     draws: Draws,
     /// Keeps secrets apart from text while work is filled in; it never leaves this process.
     mark: String,
-    closing: bool,
     dead: Option<RuntimeError>,
 }
 
@@ -161,9 +153,6 @@ impl Loop {
                     live.tell(RunEvent::Failed(error.clone()));
                 }
                 return Err(error);
-            }
-            if self.closing && self.live.is_empty() {
-                return Ok(());
             }
             let next = self.timers.first().and_then(|(at, _)| *at);
             tokio::select! {
@@ -221,7 +210,6 @@ impl Loop {
                 Ok(()) => self.on_durable(&run, seq),
                 Err(error) => self.dead = Some(RuntimeError::Journal(error)),
             },
-            Message::Close => self.closing = true,
         }
     }
 

@@ -471,7 +471,7 @@ impl State {
         self.timers.first().map(|(at, _, _)| *at)
     }
 
-    /// The outputs of a run's cost and tokens, for the summary.
+    /// Tokens and money that the run has used so far, for the summary.
     pub fn usage(&self) -> BTreeMap<&'static str, Value> {
         BTreeMap::from([("tokens", Value::from(self.tokens_used)), ("cost", Value::from(self.cost_used))])
     }

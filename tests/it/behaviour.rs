@@ -123,3 +123,20 @@ outputs: { said: "{{ a.outputs.text }}" }
     assert_eq!(refused.code, Some(2), "{}", refused.said());
     assert!(refused.stderr.contains("TOL_MAX_PARALLEL"), "{}", refused.said());
 }
+
+#[test]
+fn a_command_left_with_a_process_that_dies_is_answered_by_the_next() {
+    let pipeline = "apiVersion: tol/v1\nsteps:\n  - { id: ok, approve: { message: Go? } }\n";
+    let project = Project::new(&[("p.yaml", pipeline)]);
+    // The first driver is stopped, so that it cannot answer, and killed once the question has been answered to it.
+    let said = project.sh(r#"tol run p.yaml --format json > first.jsonl & driver=$!
+        until grep -q waiting first.jsonl; do sleep 0.02; done
+        run=$(sed -n 's/.*"run_id":"\([^"]*\)".*/\1/p' first.jsonl | head -n 1)
+        kill -STOP $driver
+        tol approve "$run" ok > answered.txt & answer=$!
+        sleep 0.5
+        kill -KILL $driver
+        timeout 20 tol resume "$run" --format json
+        wait $answer"#);
+    check_ran(&said, 0, &[("/status", json!("succeeded"))]);
+}
