@@ -11,6 +11,7 @@ pub mod expr;
 pub mod graph;
 pub mod id;
 pub mod model;
+pub mod proto;
 pub mod report;
 pub mod scheduler;
 pub mod schema;

@@ -150,7 +150,46 @@ pub struct Task {
     pub idempotency_key: String,
     /// The attempt is stopped by the scheduler at this time; a worker may tell its program how long it has.
     pub deadline: Option<Timestamp>,
+    pub place: Placement,
     pub work: Work,
+}
+
+/// Where a task may be done, and how it may be sent there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The queue that the step names, or [`DEFAULT_QUEUE`].
+    pub queue: Arc<str>,
+    /// What a worker must be able to do besides serving the queue.
+    pub capabilities: Vec<Box<str>>,
+    pub phase: Phase,
+    /// True for a step with `retry: never`: it must not be begun a second time.
+    pub once: bool,
+    /// The project's absolute folder on the scheduler's machine; the folders of the work lie in it.
+    pub root: Arc<str>,
+}
+
+/// The queue of a step that names none.
+pub const DEFAULT_QUEUE: &str = "default";
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self {
+            queue: Arc::from(DEFAULT_QUEUE),
+            capabilities: Vec::new(),
+            phase: Phase::Execute,
+            once: false,
+            root: Arc::from(""),
+        }
+    }
+}
+
+/// Which of the three phases of a job a task belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Plan,
+    Execute,
+    Synthesize,
 }
 
 /// What there is to do.

@@ -166,6 +166,7 @@ mod tests {
             token: LeaseToken(token),
             idempotency_key: String::new(),
             deadline: None,
+            place: Default::default(),
             work: Work::Run(script),
         }
     }

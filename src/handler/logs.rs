@@ -340,6 +340,7 @@ mod tests {
             token: crate::id::LeaseToken(1),
             idempotency_key: String::new(),
             deadline: None,
+            place: Default::default(),
             work: crate::task::Work::Run(script),
         };
         Writer::new(&task, &context)

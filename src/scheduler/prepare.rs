@@ -13,7 +13,7 @@ use crate::model::{
     TransformValue,
 };
 use crate::task::{
-    AgentCall, AgentPhase, Body, Command, Failure, HttpRequest, Outcome, Provider, Script, Task, Text, ToolCard, Work,
+    AgentCall, AgentPhase, Body, Command, Failure, HttpRequest, Outcome, Phase, Placement, Provider, Script, Task, Text, ToolCard, Work,
 };
 use crate::time::Timestamp;
 
@@ -131,8 +131,26 @@ impl Preparation<'_> {
             token,
             idempotency_key: key.to_hex()[..32].to_owned(),
             deadline,
+            place: self.placement(&work),
             work,
         })))
+    }
+
+    fn placement(&self, work: &Work) -> Placement {
+        let phase = match work {
+            Work::Agent(call) => match call.phase {
+                AgentPhase::Plan => Phase::Plan,
+                AgentPhase::Execute => Phase::Execute,
+                AgentPhase::Synthesize | AgentPhase::Critique => Phase::Synthesize,
+            },
+            Work::Run(_) | Work::Http(_) => Phase::Execute,
+        };
+        Placement {
+            phase,
+            once: self.state.retry_of(self.unit).is_some_and(|retry| retry.never),
+            root: std::sync::Arc::from(self.root),
+            ..Placement::default()
+        }
     }
 
     fn cache(&self) -> Result<Option<CacheUse>, String> {

@@ -56,6 +56,7 @@ mod tests {
             token: LeaseToken(1),
             idempotency_key: "k".to_owned(),
             deadline: None,
+            place: Default::default(),
             work,
         }
     }

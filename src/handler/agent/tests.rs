@@ -69,6 +69,7 @@ impl Place {
             token: LeaseToken(1),
             idempotency_key: "key-of-the-unit".to_owned(),
             deadline: Some(logs::now().plus(Duration::from_secs(25))),
+            place: Default::default(),
             work: Work::Agent(call),
         }
     }

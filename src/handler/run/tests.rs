@@ -65,6 +65,7 @@ impl Place {
             token: LeaseToken(7),
             idempotency_key: "key-of-the-unit".to_owned(),
             deadline: None,
+            place: Default::default(),
             work: Work::Run(script),
         }
     }
