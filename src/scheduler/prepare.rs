@@ -13,7 +13,8 @@ use crate::model::{
     TransformValue,
 };
 use crate::task::{
-    AgentCall, AgentPhase, Body, Command, Failure, HttpRequest, Outcome, Phase, Placement, Provider, Script, Task, Text, ToolCard, Work,
+    AgentCall, AgentPhase, Body, Command, Failure, HttpRequest, Outcome, Phase, Placement, Provider, Script, Task,
+    Text, ToolCard, Work,
 };
 use crate::time::Timestamp;
 

@@ -126,13 +126,13 @@ mod tests {
         let mut seen = BTreeSet::new();
         while seen.len() < 60 {
             let report = reports.recv().await.unwrap();
-            let Outcome::Succeeded { outputs, .. } = report.outcome else { panic!("{report:?}") };
+            let Ok(Outcome::Succeeded { outputs, .. }) = report.result else { panic!("{report:?}") };
             let (_, item) = report.unit.split_item();
             assert_eq!(*outputs, json!({"text": item.unwrap().to_string()}));
             assert!(seen.insert(report.unit.clone()), "{} came twice", report.unit);
         }
         dispatch.stop(&RunId::new("r"), &UnitPath::new("slow"), LeaseToken(1), Stop::Now);
-        assert_eq!(reports.recv().await.unwrap().outcome, Outcome::Stopped);
+        assert_eq!(reports.recv().await.unwrap().result, Ok(Outcome::Stopped));
         assert_eq!(dispatch.running_count(), 0);
     }
 }
