@@ -1,5 +1,6 @@
 //! One step: its name, what it waits for, whether and how often it runs, and what it does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -28,6 +29,16 @@ pub struct Step {
     pub fallback: Option<Box<Step>>,
     pub cache: Option<Box<CacheRule>>,
     pub priority: Priority,
+    /// Where its work is done; nothing for the default queue without further demands, and for what no worker does.
+    pub place: Option<Arc<StepPlace>>,
+}
+
+/// Where a step's work is done: `queue:` and `capabilities:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepPlace {
+    pub queue: Arc<str>,
+    /// What a worker must be able to do besides serving the queue.
+    pub capabilities: Vec<Box<str>>,
 }
 
 /// `if:`.
