@@ -10,7 +10,6 @@ use super::report::Report;
 use super::typing::never_true;
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::model::{Action, Limits, Pipeline, Step, Wait};
-use crate::task::DEFAULT_QUEUE;
 use crate::time::format_duration;
 
 /// Adds all warnings, and the errors of limits above the settings' ceilings.
@@ -248,8 +247,7 @@ fn bounded_queues(pipeline: &Pipeline, report: &mut Report<'_>) {
     }
     let own = numbered(pipeline).map(|(_, step)| step).chain(hooks(pipeline));
     let steps: Vec<&Step> = own.flat_map(|step| std::iter::once(step).chain(step.fallback.as_deref())).collect();
-    let used: BTreeSet<&str> =
-        steps.iter().map(|step| step.place.as_ref().map_or(DEFAULT_QUEUE, |place| &place.queue)).collect();
+    let used: BTreeSet<&str> = steps.iter().map(|step| step.queue()).collect();
     let calls = steps.iter().any(|step| matches!(step.action, Action::Pipeline(_)));
     for (name, _) in &pipeline.limits.queues {
         let near = nearest(&name.value, used.iter().copied());

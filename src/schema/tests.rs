@@ -201,13 +201,13 @@ fn queues_and_capabilities_belong_to_what_a_worker_does() {
     step("id: a\nexecute: p\nqueue: gpu", &[]);
     step("id: a\nrun: x\ncapabilities: [A]", &["5:20 TOL0108 write `a`"]);
     step("id: a\nrun: x\ncapabilities: [a, a]", &["5:23 TOL0104 stands twice"]);
-    step("id: a\nrun: x\nfallback: { transform: { a: \"1\" }, queue: q }", &["5:44 TOL0107 leave it out"]);
+    step("id: a\nrun: x\nfallback: { transform: { a: \"1\" }, queue: q }", &["5:40 TOL0107 leave it out"]);
     step("id: a\ntransform: { a: \"1\" }\nqueue: q", &["5:5 TOL0107 belongs to `run` or `http`"]);
     step("id: a\nwait: 5s\ncapabilities: [q]", &["5:5 TOL0107 leave it out"]);
     step("id: a\npipeline: x.yaml\nqueue: q", &["5:5 TOL0107 put it into the file that `pipeline` names"]);
     step("id: a\nrun: x\npool: q", &["5:5 TOL0101 write `queue`, as in `queue: gpu`"]);
     let tool = "tools: { t: { description: d, input_schema: {}, effect: read, run: x, queue: q } }";
-    pipeline(tool, &["3:72 TOL0101 put it on the `execute` step"]);
+    pipeline(tool, &["3:71 TOL0101 put it on the `execute` step"]);
 }
 
 #[test]
