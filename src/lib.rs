@@ -28,5 +28,6 @@ pub mod journal;
 pub mod llm;
 pub mod project;
 pub mod runtime;
+pub mod telemetry;
 pub mod watch;
 pub mod worker;
