@@ -22,6 +22,7 @@ pub mod yaml;
 // Below this line: input and output.
 
 pub mod cli;
+pub mod database;
 pub mod dispatch;
 pub mod handler;
 pub mod journal;
@@ -31,3 +32,7 @@ pub mod runtime;
 pub mod telemetry;
 pub mod watch;
 pub mod worker;
+
+#[cfg(test)]
+#[path = "../tests/support/postgres.rs"]
+mod test_postgres;
