@@ -30,4 +30,5 @@ pub mod llm;
 pub mod project;
 pub mod runtime;
 pub mod telemetry;
+pub mod watch;
 pub mod worker;

@@ -100,7 +100,7 @@ impl Outgoing {
     /// A task as a message. Work that is too large for one goes by way of the artifact store; without a store the task
     /// fails here, because it could never be sent.
     async fn task(&self, task: &Arc<Task>) -> Option<v1::Task> {
-        let mut message = proto::task_to_v1(task);
+        let mut message = v1::Task::from(&**task);
         let bytes = message.encoded_len();
         if bytes < proto::MAX_MESSAGE_BYTES - ENVELOPE_BYTES {
             return Some(message);

@@ -276,7 +276,7 @@ impl Reader {
             };
             done.outputs = Some(v1::succeeded::Outputs::OutputsJson(String::from_utf8_lossy(&bytes).into_owned()));
         }
-        Ok(proto::outcome_from_v1(outcome).unwrap_or_else(|why| {
+        Ok(Outcome::try_from(outcome).unwrap_or_else(|why| {
             let words = format!("the outcome that worker {} sent cannot be read: {why}", self.worker);
             Outcome::failed(Failure::permanent(words))
         }))

@@ -1,7 +1,10 @@
 //! The published protocol: its messages, made from `proto/`, and the words of [`crate::task`] in them and back.
 
+mod error;
 mod generated;
-mod interim;
+mod outcome_form;
+mod task_form;
 
+pub use error::Undecodable;
 pub use generated::{DESCRIPTORS, MAX_MESSAGE_BYTES, VERSION, v1};
-pub use interim::{outcome_from_v1, outcome_to_v1, task_from_v1, task_to_v1};
+pub use task_form::{key_from_wire, key_to_wire};
