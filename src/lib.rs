@@ -24,6 +24,7 @@ pub mod yaml;
 pub mod cli;
 pub mod database;
 pub mod dispatch;
+pub mod gateway;
 pub mod handler;
 pub mod journal;
 pub mod llm;
