@@ -281,6 +281,7 @@ fn a_step_s_queue_must_fit_the_action_that_its_template_gives() {
     };
     check("run: \"true\"", "queue: gpu", &[]);
     check("wait: 1s", "queue: gpu", &["TOL0107 a.yaml:5:27"]);
+    check("plan: { file: p.json }", "capabilities: [c]", &["TOL0211 a.yaml:3:33", "TOL0107 a.yaml:5:27"]);
     // What belonged to the template's action goes with it.
     check("run: \"true\", queue: gpu", "wait: 1s", &[]);
 }
