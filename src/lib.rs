@@ -28,4 +28,5 @@ pub mod journal;
 pub mod llm;
 pub mod project;
 pub mod runtime;
+pub mod telemetry;
 pub mod worker;

@@ -12,7 +12,7 @@ use super::exit::{DONE, FAILED, Failure};
 use super::{diff_report, git, output};
 use crate::compile::{CheckOptions, SourceProblem, Sources, check, folder_of, join};
 use crate::diagnostic::{Files, Severity, render_human};
-use crate::journal::{Journal, ListFilter, RunRow};
+use crate::journal::{ListFilter, RunRow};
 use crate::model::{apply_templates, merge_includes};
 use crate::project::text_of;
 use crate::yaml::{self, Node};

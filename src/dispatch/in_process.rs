@@ -106,7 +106,7 @@ impl Drop for Reply {
         let (run, unit, token) = self.key.clone();
         let outcome = std::mem::replace(&mut self.outcome, Outcome::Stopped);
         // Nobody listens any more when the run's loop is gone; then nobody misses the report.
-        let _ = self.shared.reports.send(Report { run, unit, token, outcome });
+        let _ = self.shared.reports.send(Report { run, unit, token, result: Ok(outcome) });
     }
 }
 
@@ -178,7 +178,7 @@ mod tests {
 
     async fn next(reports: &mut UnboundedReceiver<Report>) -> (String, u64, Outcome) {
         let report = tokio::time::timeout(Duration::from_secs(5), reports.recv()).await.unwrap().unwrap();
-        (report.unit.to_string(), report.token.0, report.outcome)
+        (report.unit.to_string(), report.token.0, report.result.unwrap())
     }
 
     #[tokio::test]
@@ -223,6 +223,6 @@ mod tests {
         let dispatch = InProcess::new(runtime.handle().clone(), Arc::new(Player), sender);
         dispatch.dispatch(task("waits", 1));
         drop(runtime);
-        assert_eq!(reports.try_recv().unwrap().outcome, Outcome::Stopped);
+        assert_eq!(reports.try_recv().unwrap().result, Ok(Outcome::Stopped));
     }
 }

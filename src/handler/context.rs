@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use tokio::sync::mpsc;
 
+use crate::handler::breaker::Breakers;
 use crate::handler::http::Client;
 use crate::handler::process::Stream;
 use crate::handler::secrets::Secrets;
@@ -32,6 +33,7 @@ pub struct WorkerContext {
     pub secrets: Secrets,
     /// Who watches what programs print. A line is dropped, not waited for, when the channel is full.
     pub live: Option<mpsc::Sender<LogLine>>,
+    pub breakers: Breakers,
     /// Made when the first request is sent, because reading the system's certificates takes milliseconds.
     pub(crate) client: OnceLock<Client>,
 }
@@ -43,6 +45,6 @@ impl WorkerContext {
     pub fn new(state_folder: &Path, caller_env: BTreeMap<String, String>, live: Option<mpsc::Sender<LogLine>>) -> Self {
         let state_folder = std::path::absolute(state_folder).unwrap_or_else(|_| state_folder.to_owned());
         let secrets = Secrets::from_env(&caller_env);
-        Self { state_folder, caller_env, secrets, live, client: OnceLock::new() }
+        Self { state_folder, caller_env, secrets, live, breakers: Breakers::default(), client: OnceLock::new() }
     }
 }

@@ -5,6 +5,7 @@
 //! dependencies: the scheduler asks for the end of an attempt through a stop signal.
 
 pub mod agent;
+pub mod breaker;
 pub mod capture;
 pub mod context;
 pub mod environment;

@@ -141,7 +141,7 @@ impl JournalError {
     }
 
     /// Whether the error concerns one run and leaves the journal alive.
-    pub(crate) fn is_of_one_run(&self) -> bool {
+    pub fn is_of_one_run(&self) -> bool {
         match self {
             Self::Fenced { .. } | Self::NoSuchRun { .. } | Self::TooLarge { .. } => true,
             Self::Absent { .. }

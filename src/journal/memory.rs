@@ -216,6 +216,13 @@ impl Journal for MemoryJournal {
         Ok(pending.map(|(id, command)| (id, command.body.clone())).collect())
     }
 
+    fn runs_with_commands(&self) -> Result<Vec<RunId>, JournalError> {
+        let state = self.state()?;
+        let pending = state.commands.iter().filter(|command| command.reply.is_none());
+        let runs: std::collections::BTreeSet<RunId> = pending.map(|command| command.run.clone()).collect();
+        Ok(runs.into_iter().collect())
+    }
+
     fn command_reply(&self, id: i64) -> Result<Option<Vec<u8>>, JournalError> {
         let state = self.state()?;
         Ok(place(id).and_then(|place| state.commands.get(place)).and_then(|command| command.reply.clone()))

@@ -246,6 +246,15 @@ impl Reader<'_> {
         rows.into_iter().map(good).collect()
     }
 
+    pub(crate) fn runs_with_commands(&self) -> Result<Vec<RunId>, JournalError> {
+        let sql = "SELECT DISTINCT runs.run FROM commands JOIN runs ON runs.number = commands.run \
+                   WHERE commands.reply IS NULL";
+        let read = || -> rusqlite::Result<Vec<String>> {
+            self.connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+        };
+        Ok(read().map_err(|error| self.sqlite(&error))?.iter().map(|run| RunId::new(run)).collect())
+    }
+
     pub(crate) fn command_reply(&self, id: i64) -> Result<Option<Vec<u8>>, JournalError> {
         let reply = self
             .connection

@@ -235,6 +235,10 @@ impl Journal for SqliteJournal {
         self.read(|reader| reader.pending_commands(run))
     }
 
+    fn runs_with_commands(&self) -> Result<Vec<RunId>, JournalError> {
+        self.read(|reader| reader.runs_with_commands())
+    }
+
     fn command_reply(&self, id: i64) -> Result<Option<Vec<u8>>, JournalError> {
         self.read(|reader| reader.command_reply(id))
     }

@@ -50,6 +50,9 @@ pub trait Journal: Send + Sync {
     /// The commands of a run that no batch has answered, in the order in which they were sent.
     fn pending_commands(&self, run: &RunId) -> Result<Vec<(i64, Vec<u8>)>, JournalError>;
 
+    /// The runs that have such commands.
+    fn runs_with_commands(&self) -> Result<Vec<RunId>, JournalError>;
+
     /// The answer to a command, once there is one.
     fn command_reply(&self, id: i64) -> Result<Option<Vec<u8>>, JournalError>;
 

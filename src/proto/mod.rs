@@ -1,16 +1,5 @@
 //! The published protocol: its messages, made from `proto/`, and the words of [`crate::task`] in them and back.
 
-/// The generated messages and services.
-#[allow(clippy::all, clippy::pedantic, missing_docs, rustdoc::all, unreachable_pub)]
-pub mod v1 {
-    tonic::include_proto!("tol.v1");
-}
+mod generated;
 
-/// The compiled descriptors of all files of `proto/`, for reflection.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tol.v1.fds"));
-
-/// The version of the protocol that this program speaks.
-pub const VERSION: &str = "1.0.0";
-
-/// The largest message on every hop, in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
+pub use generated::{DESCRIPTORS, MAX_MESSAGE_BYTES, VERSION, v1};

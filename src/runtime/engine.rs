@@ -10,7 +10,7 @@ use super::control::{ControlCommand, ControlReply};
 use super::live::Live;
 use super::{Clock, RuntimeError};
 use crate::compile::Program;
-use crate::dispatch::{Dispatch, Report, Stop};
+use crate::dispatch::{Dispatch, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId};
 use crate::journal::{CachePut, CommandReply, Journal, JournalError, NewRun};
 use crate::scheduler::{
@@ -64,6 +64,7 @@ enum Message {
     Adopt { state: Box<State>, watcher: Option<mpsc::UnboundedSender<RunEvent>> },
     Input { run: RunId, input: Input, reply: Option<oneshot::Sender<Result<(), RuntimeError>>> },
     Detach(RunId),
+    Lose(RunId),
     Durable { run: RunId, seq: u64, result: Result<(), JournalError> },
 }
 
@@ -118,6 +119,11 @@ impl Engine {
     /// Gives a run up without ending it: the watcher gets its state, and another process may take it.
     pub fn detach(&self, run: &RunId) {
         self.tell(Message::Detach(run.clone()));
+    }
+
+    /// Another process has the run now, or may have: it is let go without a word to the journal or to its workers.
+    pub fn lose(&self, run: &RunId) {
+        self.tell(Message::Lose(run.clone()));
     }
 
     fn tell(&self, message: Message) {
@@ -192,7 +198,9 @@ impl Loop {
             Message::Adopt { state, watcher } => {
                 let run = state.run.clone();
                 self.live.insert(run.clone(), Live::new(*state, watcher));
-                if let Err(error) = self.take_in(&run, Input::Recover)
+                self.dispatch.begin(&run);
+                let input = if self.dispatch.outlives() { Input::Reclaim } else { Input::Recover };
+                if let Err(error) = self.take_in(&run, input)
                     && let Some(live) = self.live.remove(&run)
                     && let Some(watcher) = live.watcher
                 {
@@ -206,8 +214,10 @@ impl Loop {
                 }
             }
             Message::Detach(run) => self.let_go(&run),
+            Message::Lose(run) => self.lose(&run, RuntimeError::Stopped),
             Message::Durable { run, seq, result } => match result {
                 Ok(()) => self.on_durable(&run, seq),
+                Err(error) if error.is_of_one_run() => self.lose(&run, RuntimeError::Journal(error)),
                 Err(error) => self.dead = Some(RuntimeError::Journal(error)),
             },
         }
@@ -221,14 +231,25 @@ impl Loop {
         let mut live = Live::new(state, start.watcher);
         live.accept(Box::new(start.row));
         self.live.insert(run.clone(), live);
+        self.dispatch.begin(&run);
         self.record(&run, at, Event::Accepted(Box::new((*accepted).clone())));
     }
 
     fn on_report(&mut self, report: Report) {
-        let input =
-            Input::Report { unit: report.unit, token: report.token, outcome: report.outcome, draw: self.draws.next() };
-        // A late report is no error: the attempt that it belongs to is over.
-        let _ = self.take_in(&report.run, input);
+        let Report { run, unit, token, result } = report;
+        let input = match result {
+            Ok(outcome) => Input::Report { unit: unit.clone(), token, outcome, draw: self.draws.next() },
+            Err(lost) => Input::Lost { unit: unit.clone(), token, why: lost.why },
+        };
+        match self.take_in(&run, input) {
+            Ok(()) => {
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.reported.push_back((live.state.seq, unit, token));
+                }
+            }
+            // A late report is no error: the attempt that it belongs to is over.
+            Err(_) => self.dispatch.answered(&run, &unit, token, Verdict::Stale),
+        }
     }
 
     fn on_time(&mut self) {
@@ -310,6 +331,7 @@ impl Loop {
     }
 
     fn on_durable(&mut self, run: &RunId, seq: u64) {
+        self.answer(run, seq);
         loop {
             let Some(live) = self.live.get_mut(run) else { return };
             let Some((_, at, effects)) = live.due(seq) else { break };
@@ -320,11 +342,20 @@ impl Loop {
         self.look_for_waiting(run);
     }
 
+    /// Workers hear of what is recorded before anything follows from it.
+    fn answer(&mut self, run: &RunId, durable: u64) {
+        let Some(live) = self.live.get_mut(run) else { return };
+        while let Some((_, unit, token)) = live.reported.pop_front_if(|(seq, _, _)| *seq <= durable) {
+            self.dispatch.answered(run, &unit, token, Verdict::Recorded);
+        }
+    }
+
     fn perform(&mut self, run: &RunId, at: Timestamp, effect: Effect) {
         let Some(live) = self.live.get_mut(run) else { return };
         match effect {
             Effect::Note(note) => live.tell(RunEvent::Note { at, note }),
-            Effect::Dispatch { unit, token } => self.hand_out(run, unit, token),
+            Effect::Dispatch { unit, token } => self.hand_out(run, unit, token, false),
+            Effect::Reclaim { unit, token } => self.hand_out(run, unit, token, true),
             Effect::RecordStart { unit, token } => {
                 let unit = live.state.path(unit);
                 let _ = self.take_in(run, Input::Start { unit, token });
@@ -338,7 +369,7 @@ impl Loop {
     }
 
     /// Fills in a unit's work and gives it to a worker, unless it needs none.
-    fn hand_out(&mut self, run: &RunId, unit: UnitKey, token: LeaseToken) {
+    fn hand_out(&mut self, run: &RunId, unit: UnitKey, token: LeaseToken, reclaim: bool) {
         let Some(live) = self.live.get_mut(run) else { return };
         if live.state.unit(unit).is_none_or(|at| at.token != token.0) {
             return;
@@ -361,6 +392,7 @@ impl Loop {
         }
         let outcome = match (outcome, prepared.work) {
             (Some(outcome), _) | (None, PreparedWork::Outcome(outcome)) => outcome,
+            (None, PreparedWork::Task(task)) if reclaim => return self.dispatch.reclaim(*task),
             (None, PreparedWork::Task(task)) => return self.dispatch.dispatch(*task),
         };
         let draw = self.draws.next();
@@ -371,6 +403,7 @@ impl Loop {
     fn let_go(&mut self, run: &RunId) {
         let Some(live) = self.live.remove(run) else { return };
         self.timers.remove(&(live.timer, run.clone()));
+        self.dispatch.forget(run, live.state.verdict.is_some());
         // The journal gives an ended run up by itself.
         if live.state.verdict.is_none()
             && let Err(error) = self.config.journal.release(run)
@@ -380,6 +413,14 @@ impl Loop {
         if let Some(watcher) = live.watcher {
             let _ = watcher.send(RunEvent::Ended(Box::new(live.state)));
         }
+    }
+
+    /// The run is another process's, or cannot be written: nothing more is done for it here.
+    fn lose(&mut self, run: &RunId, why: RuntimeError) {
+        let Some(mut live) = self.live.remove(run) else { return };
+        self.timers.remove(&(live.timer, run.clone()));
+        self.dispatch.forget(run, false);
+        live.tell(RunEvent::Failed(why));
     }
 
     fn look_for_waiting(&mut self, run: &RunId) {
@@ -409,8 +450,14 @@ impl Loop {
                 return;
             }
         }
-        let runs: Vec<RunId> = self.live.keys().cloned().collect();
-        for run in runs {
+        let runs = match self.config.journal.runs_with_commands() {
+            Ok(runs) => runs,
+            Err(error) => {
+                self.dead = Some(RuntimeError::Journal(error));
+                return;
+            }
+        };
+        for run in runs.into_iter().filter(|run| self.live.contains_key(run)).collect::<Vec<_>>() {
             let commands = match self.config.journal.pending_commands(&run) {
                 Ok(commands) => commands,
                 Err(error) => {
@@ -419,6 +466,10 @@ impl Loop {
                 }
             };
             for (id, body) in commands {
+                // The answer of an earlier look may still be on its way to the journal.
+                if !self.live.get_mut(&run).is_some_and(|live| live.obeyed.insert(id)) {
+                    continue;
+                }
                 let reply = self.obey(&run, &body);
                 if let Some(live) = self.live.get_mut(&run) {
                     live.reply(CommandReply { id, body: serde_json::to_vec(&reply).unwrap_or_default() });

@@ -1,10 +1,11 @@
 //! One run that this process drives: its state, what is not yet durable, and who watches.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::engine::RunEvent;
+use crate::id::{LeaseToken, UnitPath};
 use crate::journal::{Batch, CachePut, CommandReply, NewRun, RunSummaryRow};
 use crate::scheduler::{CacheUse, Effect, Event, RunStatus, Stamped, State, apply};
 use crate::time::Timestamp;
@@ -15,9 +16,13 @@ pub(super) struct Live {
     pub watcher: Option<UnboundedSender<RunEvent>>,
     /// Effects that wait for their event to be durable, by the event's number.
     held: VecDeque<(u64, Timestamp, Vec<Effect>)>,
+    /// Reports taken in, each with the number of its event: workers hear of them once that is durable.
+    pub reported: VecDeque<(u64, UnitPath, LeaseToken)>,
     bodies: Vec<Box<[u8]>>,
     accept: Option<Box<NewRun>>,
     replies: Vec<CommandReply>,
+    /// The commands of other processes that were carried out here, by their numbers.
+    pub obeyed: BTreeSet<i64>,
     cache: Vec<CachePut>,
     /// Where the outputs of a unit that is out are kept, by its token.
     pub cache_uses: HashMap<u64, CacheUse>,
@@ -36,9 +41,11 @@ impl Live {
             state,
             watcher,
             held: VecDeque::new(),
+            reported: VecDeque::new(),
             bodies: Vec::new(),
             accept: None,
             replies: Vec::new(),
+            obeyed: BTreeSet::new(),
             cache: Vec::new(),
             cache_uses: HashMap::new(),
             shown: None,

@@ -3,7 +3,7 @@
 use super::event::{Decision, Event, Input, Rejection, Settlement};
 use super::state::{State, UnitKey};
 use super::status::StepStatus;
-use crate::id::UnitPath;
+use crate::id::{LeaseToken, UnitPath};
 use crate::model::Action;
 use crate::time::Timestamp;
 
@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 pub fn admit(state: &State, input: Input, now: Timestamp) -> Result<Event, Rejection> {
     if let Some(verdict) = &state.verdict {
         return Err(match input {
-            Input::Report { unit, .. } | Input::Start { unit, .. } => Rejection::Stale(unit),
+            Input::Report { unit, .. } | Input::Start { unit, .. } | Input::Lost { unit, .. } => Rejection::Stale(unit),
             Input::Time => Rejection::NothingDue,
             Input::Decide { unit, decision, by, comment } => return decide(state, unit, decision, by, comment),
             Input::Cancel { .. }
@@ -22,7 +22,8 @@ pub fn admit(state: &State, input: Input, now: Timestamp) -> Result<Event, Rejec
             | Input::Unpause { .. }
             | Input::Settle { .. }
             | Input::Idle
-            | Input::Recover => Rejection::Ended(verdict.status.as_str()),
+            | Input::Recover
+            | Input::Reclaim => Rejection::Ended(verdict.status.as_str()),
         });
     }
     match input {
@@ -34,9 +35,18 @@ pub fn admit(state: &State, input: Input, now: Timestamp) -> Result<Event, Rejec
             if current { Ok(Event::Started { unit, token }) } else { Err(Rejection::Stale(unit)) }
         }
         Input::Report { unit, token, outcome, draw } => {
-            let current =
-                state.find(&unit).and_then(|key| state.unit(key)).is_some_and(|at| at.token == token.0 && token.0 != 0);
-            if current { Ok(Event::Reported { unit, token, outcome, draw }) } else { Err(Rejection::Stale(unit)) }
+            if is_current(state, &unit, token) {
+                Ok(Event::Reported { unit, token, outcome, draw })
+            } else {
+                Err(Rejection::Stale(unit))
+            }
+        }
+        Input::Lost { unit, token, why } => {
+            if is_current(state, &unit, token) {
+                Ok(Event::Lost { unit, token, why })
+            } else {
+                Err(Rejection::Stale(unit))
+            }
         }
         Input::Time => {
             if state.next_timer().is_some_and(|at| at <= now) {
@@ -76,7 +86,13 @@ pub fn admit(state: &State, input: Input, now: Timestamp) -> Result<Event, Rejec
             }
         }
         Input::Recover => Ok(Event::Recovered),
+        Input::Reclaim => Ok(Event::Reclaimed),
     }
+}
+
+fn is_current(state: &State, unit: &UnitPath, token: LeaseToken) -> bool {
+    let at = state.find(unit).and_then(|key| state.unit(key));
+    at.is_some_and(|at| at.token == token.0 && token.0 != 0)
 }
 
 fn known(state: &State, unit: &UnitPath) -> Result<UnitKey, Rejection> {

@@ -13,6 +13,8 @@ use crate::model::Action;
 use crate::task::{ErrorClass, Failure, Outcome};
 use crate::time::Timestamp;
 
+/// A unit that has cost so many workers in a row is taken for the cause.
+const LOSSES_MAX: u32 = 5;
 /// How many actions a run has out at once if nobody says otherwise.
 const DEFAULT_MAX_PARALLEL: u32 = 8;
 
@@ -35,6 +37,8 @@ pub fn apply(state: &mut State, stamped: &Stamped) -> Vec<Effect> {
         Event::Settled { unit, settlement, by } => state.on_settled(unit, *settlement, by),
         Event::Idle => state.idle = true,
         Event::Recovered => state.on_recovered(),
+        Event::Reclaimed => state.on_reclaimed(),
+        Event::Lost { unit, why, .. } => state.on_lost(unit, why),
     }
     state.settle_todo();
     std::mem::take(&mut state.effects)
@@ -179,6 +183,9 @@ impl State {
             return;
         }
         unit.start_recorded = false;
+        if let Some(more) = unit.more.as_deref_mut() {
+            more.losses = 0;
+        }
         self.draw = draw;
         self.take_back(key, outcome.usage());
         let stop = self.unit(key).and_then(|unit| unit.stop().cloned());
@@ -270,38 +277,85 @@ impl State {
     /// A new process has the run: whatever was handed out before is gone with the old one.
     fn on_recovered(&mut self) {
         self.idle = false;
+        let stops = self.handed_out().into_iter().filter_map(|key| self.back_in_line(key)).collect();
+        self.end_stopped(stops);
+    }
+
+    /// A new process has the run, and the workers of the old one may still have their work.
+    fn on_reclaimed(&mut self) {
+        self.idle = false;
         let mut stops = Vec::new();
         for key in self.handed_out() {
             let never = self.retry_of(key).is_some_and(|retry| retry.never);
-            let unit = self.unit_mut(key);
-            let recorded = std::mem::take(&mut unit.start_recorded);
-            let stop = unit.stop().cloned();
+            let Some(unit) = self.unit(key) else { continue };
+            if never && !unit.start_recorded {
+                stops.extend(self.back_in_line(key));
+                continue;
+            }
+            let token = LeaseToken(unit.token);
+            let asked = unit.stop().is_some();
+            self.effects.push(Effect::Reclaim { unit: key, token });
+            if asked {
+                self.effects.push(Effect::Stop { unit: key, token, now: self.stopping_now });
+            }
+        }
+        self.end_stopped(stops);
+    }
+
+    /// The worker that had a unit is gone, and its work with it.
+    fn on_lost(&mut self, path: &UnitPath, why: &str) {
+        let Some(key) = self.find(path) else { return };
+        let more = self.unit_mut(key).more_mut();
+        more.losses += 1;
+        let often = more.losses >= LOSSES_MAX && more.stop.is_none();
+        if often {
+            more.losses = 0;
+        }
+        if often && !self.retry_of(key).is_some_and(|retry| retry.never) {
             self.take_back(key, None);
-            match stop {
-                Some(reason) => stops.push((key, reason)),
-                None if never && !recorded => {
-                    // Nothing was started. A fallback's hand-outs are not counted.
-                    let unit = self.unit_mut(key);
-                    unit.attempt = unit.attempt.saturating_sub(u32::from(!unit.fallback));
-                    unit.status = StepStatus::Pending;
-                    if !self.cancel_late_item(key) {
-                        self.enqueue(key);
-                    }
-                }
-                None if never => self.becomes_unknown(key),
-                None => {
-                    self.unit_mut(key).status = StepStatus::Pending;
+            let words = format!("{LOSSES_MAX} workers in a row were lost with it (the last: {why})");
+            return self.attempt_failed(key, Failure::transient(words), 0.5);
+        }
+        let stops = self.back_in_line(key).into_iter().collect();
+        self.end_stopped(stops);
+    }
+
+    /// Takes a lost hand-out back and lets the unit wait for the next one; gives the reason if it was to be stopped.
+    fn back_in_line(&mut self, key: UnitKey) -> Option<(UnitKey, StopReason)> {
+        let never = self.retry_of(key).is_some_and(|retry| retry.never);
+        let unit = self.unit_mut(key);
+        let recorded = std::mem::take(&mut unit.start_recorded);
+        let stop = unit.stop().cloned();
+        self.take_back(key, None);
+        match stop {
+            Some(reason) => return Some((key, reason)),
+            None if never && !recorded => {
+                // Nothing was started. A fallback's hand-outs are not counted.
+                let unit = self.unit_mut(key);
+                unit.attempt = unit.attempt.saturating_sub(u32::from(!unit.fallback));
+                unit.status = StepStatus::Pending;
+                if !self.cancel_late_item(key) {
                     self.enqueue(key);
                 }
             }
+            None if never => self.becomes_unknown(key),
+            None => {
+                self.unit_mut(key).status = StepStatus::Pending;
+                self.enqueue(key);
+            }
         }
-        // These have come true by the death of the process; what follows from them must see the rest in its place.
+        None
+    }
+
+    /// Ends what was to be stopped and has come true by the loss of its worker.
+    fn end_stopped(&mut self, stops: Vec<(UnitKey, StopReason)>) {
+        // What follows from these must see the rest in its place.
         for (key, reason) in stops {
             if self.unit(key).is_some_and(|unit| !unit.status.is_final()) {
                 self.stopped(key, reason, 0.0);
             }
         }
-        // What ran out of time while nobody drove the run is not begun again first.
+        // What ran out of time meanwhile is not begun again first.
         self.on_time();
     }
 

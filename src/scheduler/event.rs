@@ -11,7 +11,7 @@ use crate::task::{Failure, Outcome};
 use crate::time::Timestamp;
 
 /// The version of the stored form of events. A reader of version n reads every version up to n.
-pub const EVENT_VERSION: u32 = 1;
+pub const EVENT_VERSION: u32 = 2;
 
 /// One event as the journal keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,9 +22,10 @@ pub struct Stamped {
 }
 
 impl Stamped {
-    /// An event of today's version at a time.
+    /// An event at a time, in the oldest version that knows its kind, so that older readers get as far as they can.
     pub fn new(at: Timestamp, event: Event) -> Self {
-        Self { v: EVENT_VERSION, at, event }
+        let v = if matches!(event, Event::Lost { .. } | Event::Reclaimed) { EVENT_VERSION } else { 1 };
+        Self { v, at, event }
     }
 }
 
@@ -75,6 +76,14 @@ pub enum Event {
     Idle,
     /// A process took the run up again; whatever was running in the one before is lost.
     Recovered,
+    /// A process took the run up again; what was handed out stays with its workers, which will say so.
+    Reclaimed,
+    /// The worker that had a hand-out was not heard of for too long: the unit is handed out anew.
+    Lost {
+        unit: UnitPath,
+        token: LeaseToken,
+        why: String,
+    },
 }
 
 impl Event {
@@ -85,12 +94,13 @@ impl Event {
             Self::Paused { .. } => Some("paused"),
             Self::Unpaused { .. } => Some("unpaused"),
             Self::CancelRequested { .. } => Some("stopping"),
-            Self::Recovered => Some("recovered"),
+            Self::Recovered | Self::Reclaimed => Some("recovered"),
             Self::Started { .. }
             | Self::Reported { .. }
             | Self::TimePassed
             | Self::Decided { .. }
             | Self::Settled { .. }
+            | Self::Lost { .. }
             | Self::Idle => None,
         }
     }
@@ -109,6 +119,8 @@ impl Event {
             Self::Settled { unit, settlement, by } => Input::Settle { unit, settlement, by },
             Self::Idle => Input::Idle,
             Self::Recovered => Input::Recover,
+            Self::Reclaimed => Input::Reclaim,
+            Self::Lost { unit, token, why } => Input::Lost { unit, token, why },
         })
     }
 }
@@ -197,6 +209,8 @@ pub enum Input {
     Settle { unit: UnitPath, settlement: Settlement, by: String },
     Idle,
     Recover,
+    Reclaim,
+    Lost { unit: UnitPath, token: LeaseToken, why: String },
 }
 
 /// Why an input was not taken in. `Same` is no error: what was asked for is so already.

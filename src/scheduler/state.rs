@@ -244,6 +244,8 @@ pub struct UnitMore {
     pub wake: Option<Timestamp>,
     /// Tokens set aside for the call that is out.
     pub reserved: u64,
+    /// How many workers were lost in a row while they had it.
+    pub losses: u32,
     /// The bounded queue that it is out on, by the queue's number in the run's limits.
     pub lane: Option<u32>,
 }
@@ -290,6 +292,11 @@ pub struct SynthesizeState {
 pub enum Effect {
     /// Fill in the work and hand it out.
     Dispatch {
+        unit: UnitKey,
+        token: LeaseToken,
+    },
+    /// A worker may have it from an earlier process; if none says so in time, it is lost.
+    Reclaim {
         unit: UnitKey,
         token: LeaseToken,
     },

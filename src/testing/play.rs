@@ -127,7 +127,7 @@ impl Player<'_> {
 
     fn perform(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Dispatch { unit, token } => self.hand_out(unit, token),
+            Effect::Dispatch { unit, token } | Effect::Reclaim { unit, token } => self.hand_out(unit, token),
             Effect::RecordStart { unit, token } => {
                 let now = self.played.state.now;
                 let unit = self.played.state.path(unit);

@@ -181,7 +181,7 @@ impl Driver {
             Effect::Note(_) | Effect::Finish => {}
             Effect::RecordStart { unit, token } => self.offer(Input::Start { unit: self.state.path(unit), token }),
             Effect::Stop { unit, token, .. } => self.stopped.push((self.state.path(unit), token)),
-            Effect::Dispatch { unit, token } => {
+            Effect::Dispatch { unit, token } | Effect::Reclaim { unit, token } => {
                 if self.state.unit(unit).is_none_or(|at| at.token != token.0) {
                     return;
                 }

@@ -229,6 +229,7 @@ fn inputs(state: &State) -> Vec<(&'static str, Input, u64)> {
     let x = || UnitPath::new("x");
     let decide = |decision| Input::Decide { unit: x(), decision, by: by(), comment: None };
     let settle = |settlement| Input::Settle { unit: x(), settlement, by: by() };
+    let lost = Input::Lost { unit: x(), token: token(state, "x"), why: "no heartbeat".to_owned() };
     let stale = Input::Report { unit: x(), token: LeaseToken(999), outcome: ok(), draw: 0.5 };
     vec![
         ("start", start(state, "x"), 0),
@@ -250,6 +251,8 @@ fn inputs(state: &State) -> Vec<(&'static str, Input, u64)> {
         ("settle: retry", settle(Settlement::Retry), 0),
         ("idle", Input::Idle, 0),
         ("recover", Input::Recover, 0),
+        ("reclaim", Input::Reclaim, 0),
+        ("lost", lost, 0),
     ]
 }
 
@@ -258,6 +261,7 @@ fn to_do(state: &State, effects: &[Effect]) -> String {
     for effect in effects {
         match effect {
             Effect::Note(_) => {}
+            Effect::Reclaim { unit, .. } => words.push(format!("wait for the worker of `{}`", state.path(*unit))),
             Effect::Dispatch { unit, .. } => words.push(format!("hand out `{}`", state.path(*unit))),
             Effect::RecordStart { unit, .. } => words.push(format!("record the start of `{}`", state.path(*unit))),
             Effect::Stop { unit, now, .. } => {

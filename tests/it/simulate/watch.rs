@@ -103,7 +103,11 @@ impl Watch {
             match effect {
                 Effect::Dispatch { unit, .. } if !starts => self.handed_out(state, *unit),
                 Effect::RecordStart { unit, .. } => self.handed_out(state, *unit),
-                Effect::Dispatch { .. } | Effect::Stop { .. } | Effect::Note(_) | Effect::Finish => {}
+                Effect::Dispatch { .. }
+                | Effect::Reclaim { .. }
+                | Effect::Stop { .. }
+                | Effect::Note(_)
+                | Effect::Finish => {}
             }
             if let Effect::Note(note) = effect {
                 self.notes += 1;

@@ -152,7 +152,7 @@ impl<'r> World<'r> {
                     held.stop = true;
                 }
             }
-            Effect::Dispatch { unit, token } => self.hand_out(unit, token),
+            Effect::Dispatch { unit, token } | Effect::Reclaim { unit, token } => self.hand_out(unit, token),
         }
     }
 
@@ -357,7 +357,7 @@ impl<'r> World<'r> {
                     _ => self.answer(),
                 }
                 let handed_out = self.effects.drain(..).any(|effect| match effect {
-                    Effect::Dispatch { .. } | Effect::RecordStart { .. } => true,
+                    Effect::Dispatch { .. } | Effect::Reclaim { .. } | Effect::RecordStart { .. } => true,
                     Effect::Stop { .. } | Effect::Note(_) | Effect::Finish => false,
                 });
                 assert!(!handed_out, "something is handed out while nobody drives the run");

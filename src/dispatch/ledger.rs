@@ -1,0 +1,583 @@
+//! The hand-outs of one scheduler and who has them: leases, without a clock and without a wire.
+//!
+//! Every call takes the time as it has passed since the ledger began, so that leases can be tried out in virtual time,
+//! and gives back what is to be sent. A lease ends with its report, or when no heartbeat has named it for the lease
+//! time; then the scheduler is told that it is lost, and a new hand-out has a new token.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dispatch::remembered::Remembered;
+use crate::dispatch::{Lost, Report, Stop, Verdict};
+use crate::id::{LeaseToken, RunId, UnitPath};
+use crate::task::{Outcome, Task};
+
+/// Names one hand-out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseKey {
+    pub run: RunId,
+    pub unit: UnitPath,
+    pub token: LeaseToken,
+}
+
+impl LeaseKey {
+    /// The key of a task.
+    pub fn of(task: &Task) -> Self {
+        Self { run: task.run.clone(), unit: task.unit.clone(), token: task.token }
+    }
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// A hand-out that no heartbeat has named for so long is lost.
+    pub lease: Duration,
+    /// How often a worker says what it has in work.
+    pub heartbeat: Duration,
+    /// What was sent over a bus and taken by nobody for so long is sent again.
+    pub resend: Duration,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(15), heartbeat: Duration::from_secs(5), resend: Duration::from_secs(20) }
+    }
+}
+
+/// Names one connection of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What a worker says of itself when it joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joining {
+    /// Its name, the same after it has connected again.
+    pub worker: Arc<str>,
+    pub queues: BTreeSet<String>,
+    pub capabilities: BTreeSet<String>,
+    /// How many tasks it does at once.
+    pub concurrency: u32,
+    /// What it still has in work from before.
+    pub leases: Vec<LeaseKey>,
+    /// It is part of the scheduler's own process: what it does for a run that is lost to another scheduler is ended.
+    pub local: bool,
+}
+
+/// What is to be sent, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sending {
+    /// To one session.
+    Session(SessionId, Message),
+    /// Over the bus, to whoever it concerns.
+    Bus(Message),
+    /// To the scheduler's loop.
+    Report(Report),
+}
+
+/// What a worker is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    Task(Arc<Task>),
+    Stop { key: LeaseKey, how: Stop },
+    Answer { key: LeaseKey, verdict: Verdict },
+}
+
+/// What went otherwise than planned so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub handed_out: u64,
+    pub reported: u64,
+    pub lost: u64,
+    pub resent: u64,
+    /// Reports of hand-outs that were no longer current.
+    pub stale: u64,
+    /// Reports of runs that this scheduler does not have.
+    pub unknown: u64,
+    /// Hand-outs of an earlier scheduler that a worker was found to have.
+    pub reclaimed: u64,
+}
+
+enum Standing {
+    Queued,
+    /// On the bus; nobody has said that they have it.
+    Sent {
+        again: Duration,
+    },
+    /// An earlier scheduler handed it out; its worker has until then to say so.
+    Expected {
+        until: Duration,
+    },
+    Leased {
+        worker: Arc<str>,
+        until: Duration,
+    },
+    /// Its outcome is with the scheduler's loop.
+    Reported {
+        worker: Arc<str>,
+    },
+}
+
+struct Entry {
+    task: Arc<Task>,
+    standing: Standing,
+    stop: Option<Stop>,
+}
+
+struct Session {
+    worker: Arc<str>,
+    queues: BTreeSet<String>,
+    capabilities: BTreeSet<String>,
+    concurrency: u32,
+    draining: bool,
+    local: bool,
+    has: BTreeSet<LeaseKey>,
+}
+
+/// Where tasks of one kind wait: the same queue, the same capabilities.
+type Lane = (Arc<str>, Vec<Box<str>>);
+
+/// The hand-outs of one scheduler.
+pub struct Ledger {
+    terms: Terms,
+    has_bus: bool,
+    entries: BTreeMap<LeaseKey, Entry>,
+    waiting: BTreeMap<Lane, VecDeque<LeaseKey>>,
+    sessions: BTreeMap<SessionId, Session>,
+    next_session: u64,
+    /// The runs that this scheduler drives.
+    driven: BTreeSet<RunId>,
+    /// Runs that have ended here.
+    ended: Remembered<RunId, ()>,
+    /// Outcomes of runs that this scheduler does not drive, yet: it may be about to take them over.
+    unclaimed: Remembered<LeaseKey, (Arc<str>, Outcome)>,
+    counters: Counters,
+    out: Vec<Sending>,
+}
+
+impl Ledger {
+    /// An empty ledger. With a bus, tasks are sent over it; without one they wait for sessions.
+    pub fn new(terms: Terms, has_bus: bool) -> Self {
+        Self {
+            terms,
+            has_bus,
+            entries: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            driven: BTreeSet::new(),
+            ended: Remembered::default(),
+            unclaimed: Remembered::default(),
+            counters: Counters::default(),
+            out: Vec::new(),
+        }
+    }
+
+    /// The terms that hold.
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How many hand-outs there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many of them a worker has.
+    pub fn in_work(&self) -> usize {
+        let has = |entry: &&Entry| matches!(entry.standing, Standing::Leased { .. } | Standing::Reported { .. });
+        self.entries.values().filter(has).count()
+    }
+
+    /// True if nothing is handed out.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The tasks that wait because no session serves their queue or has what they need, by queue.
+    pub fn unserved(&self) -> BTreeMap<Arc<str>, usize> {
+        let mut queues = BTreeMap::new();
+        for (lane, keys) in self.waiting.iter().filter(|(_, keys)| !keys.is_empty()) {
+            if !self.sessions.values().any(|session| session.serves(lane)) {
+                *queues.entry(lane.0.clone()).or_default() += keys.len();
+            }
+        }
+        queues
+    }
+
+    /// The sessions' workers, each with its slots and how many of them are taken.
+    pub fn workers(&self) -> Vec<(Arc<str>, u32, usize)> {
+        self.sessions.values().map(|session| (session.worker.clone(), session.concurrency, session.has.len())).collect()
+    }
+
+    /// From now on this scheduler answers for a run.
+    pub fn begin(&mut self, run: &RunId) {
+        self.driven.insert(run.clone());
+    }
+
+    /// This scheduler has the run no longer: it has ended, or is another's. Workers keep what they have of it.
+    pub fn forget(&mut self, run: &RunId, ended: bool) -> Vec<Sending> {
+        self.driven.remove(run);
+        if ended {
+            self.ended.put(run.clone(), ());
+        }
+        let first = LeaseKey { run: run.clone(), unit: UnitPath::new(""), token: LeaseToken(0) };
+        let keys: Vec<LeaseKey> =
+            self.entries.range(first..).map(|(key, _)| key).take_while(|key| key.run == *run).cloned().collect();
+        for key in keys {
+            let holder = self.sessions.iter().find(|(_, session)| session.local && session.has.contains(&key));
+            if let Some((id, _)) = holder {
+                self.out.push(Sending::Session(*id, Message::Stop { key: key.clone(), how: Stop::Now }));
+            }
+            self.remove(&key);
+        }
+        self.sent()
+    }
+
+    /// Hands a task out.
+    pub fn offer(&mut self, task: Task, now: Duration) -> Vec<Sending> {
+        self.counters.handed_out += 1;
+        self.insert(task, Standing::Queued);
+        self.assign(now);
+        self.sent()
+    }
+
+    /// Takes up a hand-out of an earlier scheduler: its worker may still have it, or have done it.
+    pub fn reclaim(&mut self, task: Task, now: Duration) -> Vec<Sending> {
+        let key = LeaseKey::of(&task);
+        let holder = self.sessions.values().find(|session| session.has.contains(&key));
+        let standing = match holder {
+            Some(session) => Standing::Leased { worker: session.worker.clone(), until: now + self.terms.lease },
+            None => Standing::Expected { until: now + self.terms.lease },
+        };
+        self.counters.reclaimed += u64::from(holder.is_some());
+        self.insert(task, standing);
+        if let Some((worker, outcome)) = self.unclaimed.take(&key) {
+            self.reported(&worker, key, outcome);
+        }
+        self.sent()
+    }
+
+    /// Asks for the end of a hand-out. One that nobody has is ended here.
+    pub fn stop(&mut self, key: &LeaseKey, how: Stop, now: Duration) -> Vec<Sending> {
+        let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
+        entry.stop = entry.stop.max(Some(how));
+        match &mut entry.standing {
+            Standing::Queued => self.ended_unheard(key.clone()),
+            Standing::Sent { again } => {
+                // Whoever takes it now says so within a heartbeat; after that nobody has it.
+                *again = (*again).min(now + self.terms.heartbeat);
+                self.out.push(Sending::Bus(Message::Stop { key: key.clone(), how }));
+            }
+            Standing::Leased { worker, .. } => {
+                let worker = worker.clone();
+                self.tell(&worker, Message::Stop { key: key.clone(), how });
+            }
+            Standing::Expected { .. } | Standing::Reported { .. } => {}
+        }
+        self.sent()
+    }
+
+    /// The scheduler has taken a report in, or refused it. The worker hears of it.
+    pub fn answered(&mut self, key: &LeaseKey, verdict: Verdict, now: Duration) -> Vec<Sending> {
+        if verdict == Verdict::Stale {
+            self.counters.stale += 1;
+        }
+        if let Some(Standing::Reported { worker }) = self.entries.get(key).map(|entry| &entry.standing) {
+            let worker = worker.clone();
+            self.remove(key);
+            self.tell(&worker, Message::Answer { key: key.clone(), verdict });
+        }
+        self.assign(now);
+        self.sent()
+    }
+
+    /// A worker connects. What it has in work from before stays with it, where it is still current.
+    pub fn join(&mut self, joining: Joining, now: Duration) -> (SessionId, Vec<Sending>) {
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        let Joining { worker, queues, capabilities, concurrency, leases, local } = joining;
+        // An older connection of the same worker is dead, even if nobody has noticed yet.
+        self.sessions.retain(|_, session| session.worker != worker);
+        let has = BTreeSet::new();
+        let session =
+            Session { worker: worker.clone(), queues, capabilities, concurrency, draining: false, local, has };
+        self.sessions.insert(id, session);
+        self.renew(&worker, &leases, now);
+        let has: BTreeSet<&LeaseKey> = leases.iter().collect();
+        let gone = |(key, entry): (&LeaseKey, &Entry)| match &entry.standing {
+            Standing::Leased { worker: holder, .. } if *holder == worker && !has.contains(key) => Some(key.clone()),
+            Standing::Leased { .. }
+            | Standing::Queued
+            | Standing::Sent { .. }
+            | Standing::Expected { .. }
+            | Standing::Reported { .. } => None,
+        };
+        let gone: Vec<LeaseKey> = self.entries.iter().filter_map(gone).collect();
+        for key in gone {
+            self.lost(key, format!("worker {worker} came back without it"));
+        }
+        self.assign(now);
+        (id, self.sent())
+    }
+
+    /// A connection has ended. Its worker may come back: its leases run on.
+    pub fn leave(&mut self, id: SessionId) {
+        self.sessions.remove(&id);
+    }
+
+    /// A worker takes nothing more; what it has it finishes.
+    pub fn drain(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.draining = true;
+        }
+    }
+
+    /// A worker lives and has these in work.
+    pub fn heartbeat(&mut self, worker: &Arc<str>, leases: &[LeaseKey], now: Duration) -> Vec<Sending> {
+        self.renew(worker, leases, now);
+        self.assign(now);
+        self.sent()
+    }
+
+    /// A worker says how a hand-out ended.
+    pub fn report(&mut self, worker: &Arc<str>, key: LeaseKey, outcome: Outcome) -> Vec<Sending> {
+        if let Some(session) = self.sessions.values_mut().find(|session| session.worker == *worker) {
+            session.has.remove(&key);
+        }
+        self.reported(worker, key, outcome);
+        self.sent()
+    }
+
+    /// Time has passed: leases run out, messages are sent again.
+    pub fn tick(&mut self, now: Duration) -> Vec<Sending> {
+        let due = |entry: &Entry| match &entry.standing {
+            Standing::Sent { again: until } | Standing::Expected { until } | Standing::Leased { until, .. } => {
+                now >= *until
+            }
+            Standing::Queued | Standing::Reported { .. } => false,
+        };
+        let keys: Vec<LeaseKey> =
+            self.entries.iter().filter(|(_, entry)| due(entry)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let why = match &mut entry.standing {
+                Standing::Sent { .. } if entry.stop.is_some() => {
+                    self.ended_unheard(key);
+                    continue;
+                }
+                Standing::Sent { again } => {
+                    *again = now + self.terms.resend;
+                    self.counters.resent += 1;
+                    self.out.push(Sending::Bus(Message::Task(entry.task.clone())));
+                    continue;
+                }
+                Standing::Expected { .. } => "no worker has said that it still has it".to_owned(),
+                Standing::Leased { worker, .. } => format!("worker {worker} was not heard of"),
+                Standing::Queued | Standing::Reported { .. } => continue,
+            };
+            self.lost(key, why);
+        }
+        self.assign(now);
+        self.sent()
+    }
+
+    fn lost(&mut self, key: LeaseKey, why: String) {
+        self.counters.lost += 1;
+        self.remove(&key);
+        let result = Err(Lost { why });
+        self.out.push(Sending::Report(Report { run: key.run, unit: key.unit, token: key.token, result }));
+    }
+
+    fn insert(&mut self, task: Task, standing: Standing) {
+        let key = LeaseKey::of(&task);
+        self.driven.insert(key.run.clone());
+        if matches!(standing, Standing::Queued) {
+            self.waiting.entry(lane_of(&task)).or_default().push_back(key.clone());
+        }
+        self.entries.insert(key, Entry { task: Arc::new(task), standing, stop: None });
+    }
+
+    fn remove(&mut self, key: &LeaseKey) {
+        let Some(entry) = self.entries.remove(key) else { return };
+        if matches!(entry.standing, Standing::Queued) {
+            self.leave_line(key, &entry.task);
+        }
+    }
+
+    fn leave_line(&mut self, key: &LeaseKey, task: &Task) {
+        let lane = lane_of(task);
+        if let Some(keys) = self.waiting.get_mut(&lane) {
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.waiting.remove(&lane);
+            }
+        }
+    }
+
+    /// Ends a hand-out that no worker has, as if one had stopped it.
+    fn ended_unheard(&mut self, key: LeaseKey) {
+        self.remove(&key);
+        let result = Ok(Outcome::Stopped);
+        self.out.push(Sending::Report(Report { run: key.run, unit: key.unit, token: key.token, result }));
+    }
+
+    fn renew(&mut self, worker: &Arc<str>, leases: &[LeaseKey], now: Duration) {
+        let until = now + self.terms.lease;
+        for key in leases {
+            let driven = self.driven.contains(&key.run);
+            let verdict = match self.entries.get_mut(key) {
+                Some(entry) => {
+                    let mine = match &entry.standing {
+                        Standing::Leased { worker: holder, .. } | Standing::Reported { worker: holder } => {
+                            holder == worker
+                        }
+                        Standing::Sent { .. } => true,
+                        Standing::Expected { .. } => {
+                            self.counters.reclaimed += 1;
+                            true
+                        }
+                        Standing::Queued => false,
+                    };
+                    if mine && !matches!(entry.standing, Standing::Reported { .. }) {
+                        entry.standing = Standing::Leased { worker: worker.clone(), until };
+                        // Said again each time: it may not have heard of it.
+                        entry.stop
+                    } else if mine {
+                        None
+                    } else {
+                        Some(Stop::Now)
+                    }
+                }
+                // Another hand-out of the unit is current, or none at all.
+                None if driven => Some(Stop::Now),
+                None => None,
+            };
+            if let Some(how) = verdict {
+                self.tell(worker, Message::Stop { key: key.clone(), how });
+            }
+        }
+        if let Some(session) = self.sessions.values_mut().find(|session| session.worker == *worker) {
+            // What was just given to it may not stand in its heartbeat yet.
+            let entries = &self.entries;
+            session.has.retain(|key| entries.get(key).is_some_and(|entry| entry.is_leased_to(worker)));
+            session.has.extend(leases.iter().cloned());
+        }
+    }
+
+    fn reported(&mut self, worker: &Arc<str>, key: LeaseKey, outcome: Outcome) {
+        let verdict = match self.entries.get_mut(&key) {
+            Some(entry) if matches!(entry.standing, Standing::Reported { .. }) => {
+                // It came twice; the answer goes to who came last.
+                entry.standing = Standing::Reported { worker: worker.clone() };
+                return;
+            }
+            Some(entry) => {
+                let before = std::mem::replace(&mut entry.standing, Standing::Reported { worker: worker.clone() });
+                let task = entry.task.clone();
+                if matches!(before, Standing::Queued) {
+                    self.leave_line(&key, &task);
+                }
+                self.counters.reported += 1;
+                let LeaseKey { run, unit, token } = key;
+                self.out.push(Sending::Report(Report { run, unit, token, result: Ok(outcome) }));
+                return;
+            }
+            None if self.driven.contains(&key.run) || self.ended.has(&key.run) => {
+                self.counters.stale += 1;
+                Verdict::Stale
+            }
+            None => {
+                self.counters.unknown += 1;
+                self.unclaimed.put(key.clone(), (worker.clone(), outcome));
+                Verdict::Unknown
+            }
+        };
+        self.tell(worker, Message::Answer { key, verdict });
+    }
+
+    fn tell(&mut self, worker: &Arc<str>, message: Message) {
+        match self.sessions.iter().find(|(_, session)| session.worker == *worker) {
+            Some((id, _)) => self.out.push(Sending::Session(*id, message)),
+            // A bus reaches everybody. Over a connection that is gone nobody is reached; it is told when it is back.
+            None if self.has_bus => self.out.push(Sending::Bus(message)),
+            None => {}
+        }
+    }
+
+    /// Gives what waits to who can do it: the least loaded session that serves its queue and has what it needs.
+    fn assign(&mut self, now: Duration) {
+        let lanes: Vec<Lane> = self.waiting.keys().cloned().collect();
+        for lane in lanes {
+            while let Some(key) = self.waiting.get(&lane).and_then(|keys| keys.front().cloned()) {
+                let chosen = self.least_loaded(&lane);
+                if chosen.is_none() && !self.has_bus {
+                    break;
+                }
+                if let Some(keys) = self.waiting.get_mut(&lane) {
+                    keys.pop_front();
+                }
+                let Some(entry) = self.entries.get_mut(&key) else { continue };
+                let message = Message::Task(entry.task.clone());
+                match chosen.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) {
+                    Some((id, session)) => {
+                        session.has.insert(key);
+                        entry.standing =
+                            Standing::Leased { worker: session.worker.clone(), until: now + self.terms.lease };
+                        self.out.push(Sending::Session(id, message));
+                    }
+                    None => {
+                        entry.standing = Standing::Sent { again: now + self.terms.resend };
+                        self.out.push(Sending::Bus(message));
+                    }
+                }
+            }
+            if self.waiting.get(&lane).is_some_and(VecDeque::is_empty) {
+                self.waiting.remove(&lane);
+            }
+        }
+    }
+
+    fn least_loaded(&self, lane: &Lane) -> Option<SessionId> {
+        let free = self.sessions.iter().filter(|(_, session)| session.serves(lane) && session.is_free());
+        free.min_by(|(_, one), (_, other)| {
+            // One half of four is as much as two quarters: compared without division.
+            let load = one.has.len() as u64 * u64::from(other.concurrency);
+            load.cmp(&(other.has.len() as u64 * u64::from(one.concurrency)))
+        })
+        .map(|(id, _)| *id)
+    }
+
+    fn sent(&mut self) -> Vec<Sending> {
+        std::mem::take(&mut self.out)
+    }
+}
+
+impl Entry {
+    fn is_leased_to(&self, worker: &Arc<str>) -> bool {
+        matches!(&self.standing, Standing::Leased { worker: holder, .. } if holder == worker)
+    }
+}
+
+fn lane_of(task: &Task) -> Lane {
+    (task.place.queue.clone(), task.place.capabilities.clone())
+}
+
+impl Session {
+    fn serves(&self, (queue, capabilities): &Lane) -> bool {
+        self.queues.contains(&**queue) && capabilities.iter().all(|one| self.capabilities.contains(&**one))
+    }
+
+    fn is_free(&self) -> bool {
+        !self.draining && self.has.len() < self.concurrency as usize
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;
