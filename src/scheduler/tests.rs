@@ -20,7 +20,7 @@ const AGENTS: &str = "agents:\n  planner: { name: P, type: planner, system_promp
 
 /// A run in the hands of a test.
 pub(super) struct Run {
-    state: State,
+    pub(super) state: State,
     now: u64,
     /// What was handed out or asked to stop, in order: `a`, `stop a`, `stop a at once`.
     pub(super) done: Vec<String>,
