@@ -22,6 +22,7 @@ pub mod yaml;
 // Below this line: input and output.
 
 pub mod cli;
+pub mod database;
 pub mod dispatch;
 pub mod handler;
 pub mod journal;
@@ -29,4 +30,9 @@ pub mod llm;
 pub mod project;
 pub mod runtime;
 pub mod telemetry;
+pub mod watch;
 pub mod worker;
+
+#[cfg(test)]
+#[path = "../tests/support/postgres.rs"]
+mod test_postgres;

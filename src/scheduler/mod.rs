@@ -10,6 +10,9 @@ mod limits;
 mod names;
 mod prepare;
 mod preview;
+mod ready;
+#[cfg(test)]
+mod ready_tests;
 mod scope;
 mod state;
 mod status;

@@ -11,7 +11,7 @@ use crate::scheduler::{
     Accepted, Decision, Effect, Event, Input, Options, PreparedWork, Rejection, ReusedStep, Settlement, Stamped, State,
     StepStatus, UnitKey, admit, apply, prepare,
 };
-use crate::task::{ErrorClass, Failure, Outcome, Usage};
+use crate::task::{ErrorClass, Failure, Outcome, Task, Usage};
 use crate::time::Timestamp;
 
 const START: u64 = 1_763_000_000_000;
@@ -19,15 +19,15 @@ const START: u64 = 1_763_000_000_000;
 const AGENTS: &str = "agents:\n  planner: { name: P, type: planner, system_prompt: Plan., max_tokens: 300, provider: command, command: [plan] }\n  writer: { name: W, type: reflexion, system_prompt: Write., max_tokens: 200, provider: command, command: [write] }\n";
 
 /// A run in the hands of a test.
-struct Run {
+pub(super) struct Run {
     state: State,
     now: u64,
     /// What was handed out or asked to stop, in order: `a`, `stop a`, `stop a at once`.
-    done: Vec<String>,
+    pub(super) done: Vec<String>,
 }
 
 impl Run {
-    fn of(pipeline: &str) -> Self {
+    pub(super) fn of(pipeline: &str) -> Self {
         Self::with(&[("main.yaml", pipeline)], Vec::new())
     }
 
@@ -90,26 +90,26 @@ impl Run {
         self.state.find(&UnitPath::new(path)).unwrap()
     }
 
-    fn report(&mut self, path: &str, outcome: Outcome) -> &mut Self {
+    pub(super) fn report(&mut self, path: &str, outcome: Outcome) -> &mut Self {
         let token = LeaseToken(self.state.unit(self.key(path)).unwrap().token);
         self.take(Input::Report { unit: UnitPath::new(path), token, outcome, draw: 1.0 }).unwrap();
         self
     }
 
-    fn ok(&mut self, path: &str) -> &mut Self {
+    pub(super) fn ok(&mut self, path: &str) -> &mut Self {
         self.report(path, Outcome::success(json!({ "text": path })))
     }
 
-    fn fail(&mut self, path: &str) -> &mut Self {
+    pub(super) fn fail(&mut self, path: &str) -> &mut Self {
         self.report(path, Outcome::failed(Failure::transient("exit code 1")))
     }
 
-    fn stopped(&mut self, path: &str) -> &mut Self {
+    pub(super) fn stopped(&mut self, path: &str) -> &mut Self {
         self.report(path, Outcome::Stopped)
     }
 
     /// Lets time go by; its limits that are over then are seen.
-    fn pass(&mut self, milliseconds: u64) -> &mut Self {
+    pub(super) fn pass(&mut self, milliseconds: u64) -> &mut Self {
         self.now += milliseconds;
         while self.take(Input::Time).is_ok() {}
         self
@@ -135,11 +135,24 @@ impl Run {
         format!("{}: {}", steps.collect::<Vec<_>>().join(" "), self.state.status().as_str())
     }
 
-    fn check(&self, expected: &str) {
+    pub(super) fn check(&self, expected: &str) {
         assert_eq!(self.stands(), expected);
     }
 
-    fn check_done(&self, expected: &[&str]) {
+    /// What is out now, as a worker gets it.
+    pub(super) fn tasks(&self) -> Vec<Task> {
+        let out = self.state.handed_out().into_iter();
+        out.filter_map(|unit| {
+            let token = LeaseToken(self.state.unit(unit)?.token);
+            match prepare(&self.state, unit, token, "/p", "m").work {
+                PreparedWork::Task(task) => Some(*task),
+                PreparedWork::Outcome(_) => None,
+            }
+        })
+        .collect()
+    }
+
+    pub(super) fn check_done(&self, expected: &[&str]) {
         assert_eq!(self.done, expected);
     }
 
