@@ -21,8 +21,9 @@ use super::worker::{Sent, Worker};
 const WAKE: u64 = 1000;
 const BEAT: u64 = 5000;
 const LOOK: u64 = 2000;
-/// Once nothing goes wrong any more every run ends within this time: no generated pipeline takes as long.
-const PATIENCE: u64 = 4_000_000;
+/// Once nothing goes wrong any more something happens at least so often until every run has ended: no time limit, pause
+/// or lease is as long, even after the clocks have jumped.
+const PATIENCE: u64 = 1_500_000;
 /// A partition whose owner is gone is taken over within this time after its lease, by a scheduler that is well.
 const TAKEOVER: u64 = 5000;
 
@@ -175,21 +176,21 @@ impl<'r> Cluster<'r> {
             self.at(at, Happening::WorkerBeats(worker, 0));
         }
         for run in 0..self.shape.runs {
-            let at = 200 + self.rng.next() % 8000;
+            let at = 200 + self.rng.next() % 50_000;
             self.at(at, Happening::Submit(run));
         }
         for (number, (at, _)) in self.faults.clone().into_iter().enumerate() {
             self.at(at, Happening::Goes(number));
         }
         let end_of_faults = self.faults.last().map_or(0, |(at, _)| *at) + 45_000;
-        let mut limit = None;
+        let (mut progress, mut events) = (0, 0);
         loop {
             let ((at, _), happening) = self.queue.pop_first().expect("schedulers and workers never sleep");
             self.now = at;
             if self.faulty && at >= end_of_faults {
                 self.faulty = false;
                 self.nodes.iter_mut().for_each(|node| node.skew = 0);
-                limit = Some(at + PATIENCE);
+                self.workers.iter_mut().for_each(|worker| worker.hurries = true);
                 self.at(at, Happening::PeopleLook);
             }
             self.happen(happening);
@@ -197,7 +198,10 @@ impl<'r> Cluster<'r> {
             if !self.faulty && self.is_over() {
                 break;
             }
-            if limit.is_some_and(|limit| self.now > limit) {
+            let count = self.store.truths.iter().map(|truth| truth.lines.len()).sum();
+            if self.faulty || count > events {
+                (progress, events) = (self.now, count);
+            } else if self.now > progress + PATIENCE {
                 self.stuck();
             }
         }

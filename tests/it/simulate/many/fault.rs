@@ -51,7 +51,7 @@ impl Shape {
             nodes: 2 + rng.below(2),
             workers: 2 + rng.below(3),
             partitions: 1 + rng.below(2),
-            runs: 1 + rng.below(2),
+            runs: 2 + rng.below(4),
             bus: rng.percent(35),
         }
     }

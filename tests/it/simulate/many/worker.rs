@@ -39,6 +39,8 @@ pub struct Worker {
     pub life: u32,
     pub up: bool,
     pub frozen: bool,
+    /// Its work takes no time to speak of.
+    pub hurries: bool,
     pub queues: BTreeSet<String>,
     concurrency: u32,
     links: Vec<Link>,
@@ -59,6 +61,7 @@ impl Worker {
             life: 0,
             up: true,
             frozen: false,
+            hurries: false,
             queues,
             concurrency,
             links: vec![Link::default(); nodes],
@@ -75,7 +78,7 @@ impl Worker {
     pub fn reborn(&mut self) {
         let links = self.links.iter().map(|link| Link { number: link.number, ..Link::default() }).collect();
         let fresh = Self::new(0, std::mem::take(&mut self.queues), self.concurrency, self.bus);
-        *self = Self { life: self.life + 1, links, ..fresh };
+        *self = Self { life: self.life + 1, hurries: self.hurries, links, ..fresh };
     }
 
     pub fn is_idle(&self) -> bool {
@@ -145,7 +148,11 @@ impl Worker {
                 if !fresh || self.work.contains_key(&key) || self.kept.contains_key(&key) {
                     return;
                 }
-                let length = if rng.percent(70) { rng.next() % 3000 } else { rng.next() % 30_000 };
+                let length = match (self.hurries, rng.percent(70)) {
+                    (true, _) => rng.next() % 100,
+                    (false, true) => rng.next() % 3000,
+                    (false, false) => rng.next() % 30_000,
+                };
                 let ends_at = now + 1 + length;
                 self.begun.push(task.clone());
                 self.due.push((key.clone(), ends_at));
