@@ -6,18 +6,19 @@
 //! `note` (words of `tol` itself), and `d` is whole lines, or a part of a very long one. Nothing is written for a
 //! program that prints nothing. A line that was cut short by a crash is passed over when the file is read.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::handler::context::{LogLine, WorkerContext};
 use crate::handler::folders;
 use crate::handler::process::Stream;
-use crate::id::{RunId, UnitPath};
+use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::Task;
 use crate::time::Timestamp;
 
@@ -76,7 +77,11 @@ pub struct Writer {
     written: u64,
     out: Vec<u8>,
     err: Vec<u8>,
+    token: LeaseToken,
     live: Option<mpsc::Sender<LogLine>>,
+    waits: bool,
+    /// Lines for who watches that the channel had no room for, if they are waited for.
+    unsent: VecDeque<LogLine>,
 }
 
 impl Writer {
@@ -92,7 +97,30 @@ impl Writer {
             written: 0,
             out: Vec::new(),
             err: Vec::new(),
+            token: task.token,
             live: context.live.clone(),
+            waits: context.live_waits,
+            unsent: VecDeque::new(),
+        }
+    }
+
+    /// False while lines wait for who watches; then no more should be pushed before [`Writer::flush`] is done.
+    pub fn is_ready(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Waits until who watches has room for every line. Nothing is lost if the wait is given up and begun again.
+    pub async fn flush(&mut self) {
+        let Some(live) = &self.live else { return };
+        while !self.unsent.is_empty() {
+            let Ok(room) = live.reserve().await else {
+                // Nobody watches any more.
+                self.unsent.clear();
+                return;
+            };
+            if let Some(line) = self.unsent.pop_front() {
+                room.send(line);
+            }
         }
     }
 
@@ -138,20 +166,7 @@ impl Writer {
             return;
         }
         let text = String::from_utf8_lossy(bytes);
-        if let Some(live) = &self.live {
-            for line in text.lines() {
-                let line = LogLine {
-                    run: self.run.clone(),
-                    unit: self.unit.clone(),
-                    attempt: self.attempt,
-                    stream,
-                    text: line.to_owned(),
-                };
-                if live.try_send(line).is_err() {
-                    break;
-                }
-            }
-        }
+        self.show(stream, &text);
         let before = self.written;
         self.written = self.written.saturating_add(bytes.len() as u64);
         if self.written <= ATTEMPT_BYTES_MAX {
@@ -159,6 +174,28 @@ impl Writer {
         } else if before <= ATTEMPT_BYTES_MAX {
             self.written = ATTEMPT_BYTES_MAX + 1;
             self.note("(more than 64 MiB were printed; the rest is not kept)");
+        }
+    }
+
+    fn show(&mut self, stream: Stream, text: &str) {
+        let Some(live) = &self.live else { return };
+        let at = now();
+        for line in text.lines() {
+            let line = LogLine {
+                run: self.run.clone(),
+                unit: self.unit.clone(),
+                attempt: self.attempt,
+                stream,
+                text: line.to_owned(),
+                token: self.token,
+                at,
+            };
+            let refused = if self.unsent.is_empty() { live.try_send(line).err() } else { Some(TrySendError::Full(line)) };
+            match refused {
+                None => {}
+                Some(TrySendError::Full(line)) if self.waits => self.unsent.push_back(line),
+                Some(TrySendError::Full(_) | TrySendError::Closed(_)) => break,
+            }
         }
     }
 
