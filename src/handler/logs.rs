@@ -23,13 +23,13 @@ use crate::task::Task;
 use crate::time::Timestamp;
 
 /// The most that is kept of one attempt, in bytes of output.
-const ATTEMPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(super) const ATTEMPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A line longer than this is written in parts.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// A head stands on the first line, or behind one that a crash cut short.
 const HEAD_LINES_MAX: usize = 3;
 /// The version of the files' form.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Where a piece of a log comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,18 +51,18 @@ impl From<Stream> for Source {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Head {
-    tol_log: u32,
-    unit: String,
-    attempt: u32,
-    t: u64,
+pub(super) struct Head {
+    pub(super) tol_log: u32,
+    pub(super) unit: String,
+    pub(super) attempt: u32,
+    pub(super) t: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Record<'a> {
-    t: u64,
-    s: Source,
-    d: std::borrow::Cow<'a, str>,
+pub(super) struct Record<'a> {
+    pub(super) t: u64,
+    pub(super) s: Source,
+    pub(super) d: std::borrow::Cow<'a, str>,
 }
 
 /// Writes the log of one attempt, and tells who watches. Losing a log never fails a step: after an error of the file
