@@ -38,6 +38,13 @@ pub struct Kept {
     unknown_since: Option<Instant>,
 }
 
+impl Kept {
+    /// True once a scheduler has said that it does not know the run.
+    pub fn is_unknown(&self) -> bool {
+        self.unknown_since.is_some()
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// What is in work, and where it came from.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -16,6 +16,7 @@ use crate::task::Failure;
 use crate::worker::grpc::client::{Notice, Shared};
 use crate::worker::grpc::connect::{client, words_of};
 use crate::worker::grpc::payload::{self, Sending};
+use crate::worker::table::Kept;
 
 /// How long a gateway may take to answer a registration.
 const REGISTER_WAIT: Duration = Duration::from_secs(15);
@@ -138,6 +139,11 @@ impl Reader {
     }
 }
 
+/// Waits until the worker is asked to drain; false if nobody can ask any more.
+async fn asked_to_drain(draining: &mut watch::Receiver<bool>) -> bool {
+    draining.wait_for(|draining| *draining).await.is_ok()
+}
+
 /// What goes to the gateway.
 struct Writer {
     shared: Arc<Shared>,
@@ -162,8 +168,11 @@ impl Writer {
             let sent = tokio::select! {
                 biased;
                 _ = beats.tick() => self.heartbeat().await,
-                _ = draining.wait_for(|draining| *draining), if !is_draining => {
+                drains = asked_to_drain(&mut draining), if !is_draining => {
                     is_draining = true;
+                    if !drains {
+                        continue;
+                    }
                     self.send(v1::from_worker::Message::Drain(v1::Drain {})).await
                 }
                 Ok(()) = changes.changed() => self.outcomes().await,
@@ -209,8 +218,11 @@ impl Writer {
     async fn outcomes(&mut self) -> Result<(), String> {
         let kept = self.shared.table.kept();
         self.sent.retain(|key, _| kept.iter().any(|kept| kept.key == *key));
-        let due: Vec<_> =
-            kept.into_iter().filter(|kept| self.sent.get(&kept.key).is_none_or(|at| at.elapsed() >= AGAIN)).collect();
+        let is_due = |kept: &Kept| match self.sent.get(&kept.key) {
+            Some(at) => kept.is_unknown() && at.elapsed() >= AGAIN,
+            None => true,
+        };
+        let due: Vec<Kept> = kept.into_iter().filter(is_due).collect();
         if due.is_empty() {
             return Ok(());
         }
