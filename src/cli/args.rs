@@ -92,6 +92,9 @@ pub struct WatchArgs {
     /// Leave with exit code 5 when only a person can move the run on
     #[arg(long)]
     pub detach_on_wait: bool,
+    /// Where steps are done
+    #[arg(long, env = "TOL_DISPATCH", value_enum, default_value_t, value_name = "HOW")]
+    pub dispatch: super::elsewhere::DispatchMode,
 }
 
 /// Where state is kept.

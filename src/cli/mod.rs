@@ -12,6 +12,7 @@ mod doctor;
 mod doctor_checks;
 mod drive;
 mod dry_run;
+mod elsewhere;
 mod exit;
 mod graph;
 mod init;
