@@ -17,5 +17,8 @@ mod shared;
 mod sql;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use journal::{PostgresJournal, PostgresOptions};
 pub use partitions::{Holdings, Partitions};
