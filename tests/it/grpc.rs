@@ -37,7 +37,7 @@ async fn every_kind_of_work_is_done() {
     stage.hub.dispatch(task("script", 1, script("echo hello; echo oops >&2")));
     assert_eq!(stage.text().await, "hello");
     assert_eq!(stage.log("script"), "hello\noops\n");
-    stage.hub.dispatch(task("agent", 2, agent(&["sh", "-c", "cat; echo said >&2"])));
+    stage.hub.dispatch(task("agent", 2, agent(&["sh", "-c", "sed s,^,got:,; echo said >&2"])));
     let text = stage.text().await;
     assert!(text.contains("9007199254740993"), "{text}");
     assert_eq!(stage.log("agent"), "said\n");
