@@ -13,7 +13,6 @@ mod doctor_checks;
 mod drive;
 mod dry_run;
 mod exit;
-mod git;
 mod graph;
 mod init;
 mod output;
