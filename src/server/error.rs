@@ -1,9 +1,8 @@
 //! What keeps a server from starting or going on, and what a caller is told.
 
-use std::net::SocketAddr;
-
 use tonic::Status;
 
+use crate::gateway::GatewayError;
 use crate::journal::JournalError;
 use crate::runtime::RuntimeError;
 use crate::server::token::TokenError;
@@ -17,19 +16,12 @@ pub enum ServerError {
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Token(#[from] TokenError),
-    #[error("{address} cannot be listened on: {error}; another server may be there, or choose another by --listen")]
-    Bind { address: SocketAddr, error: std::io::Error },
-    #[error(
-        "{0} can be reached from other machines: give --tls-cert and --tls-key, so that tokens and data are not sent \
-         in the clear, or listen on 127.0.0.1"
-    )]
-    Public(SocketAddr),
-    #[error("the TLS settings cannot be used: {0}")]
-    Tls(String),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
-    #[error("the listener failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
+    #[error("the server ended by a fault of tol itself; what was recorded stays, and a new server goes on from there")]
+    Fault,
 }
 
 /// What a caller is told of an error of the engine or the journal.

@@ -86,7 +86,8 @@ impl Tail {
             let (now_known, lines) = self.read(known.take()).await?;
             let took = started.elapsed();
             let has_ended = now_known.state.verdict.is_some();
-            known = Some(now_known);
+            // While the engine tells, a second copy of the run's state would only take room.
+            known = watching.is_none().then_some(now_known);
             for line in lines {
                 if out.send(line).await.is_err() {
                     return Ok(());
