@@ -22,6 +22,7 @@ pub mod yaml;
 // Below this line: input and output.
 
 pub mod cli;
+pub mod database;
 pub mod dispatch;
 pub mod gateway;
 pub mod handler;
@@ -33,3 +34,7 @@ pub mod server;
 pub mod telemetry;
 pub mod watch;
 pub mod worker;
+
+#[cfg(test)]
+#[path = "../tests/support/postgres.rs"]
+mod test_postgres;
