@@ -10,7 +10,6 @@ use super::args::{ResumeArgs, RunArgs};
 use super::context::Context;
 use super::drive::{Start, Surroundings, drive};
 use super::exit::{DONE, Failure, INVALID};
-use super::retention::Retention;
 use super::{dry_run, params, resume};
 use crate::compile::{CheckOptions, Program, check};
 use crate::diagnostic::{Files, Severity, render_human};
@@ -19,6 +18,7 @@ use crate::journal::NewRun;
 use crate::project::git;
 use crate::runtime::{Clock, StartRun, SystemClock};
 use crate::scheduler::{Accepted, Options, ReusedStep};
+use crate::server::Retention;
 
 /// Runs a pipeline file.
 pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {

@@ -22,7 +22,7 @@ use crate::proto::v1::steer_request::Command;
 use crate::runtime::{ControlCommand, RuntimeError};
 use crate::scheduler::{Decision, Settlement};
 use crate::server::core::Core;
-use crate::server::error::{status_of, status_of_journal};
+use crate::server::error::status_of;
 use crate::server::hall::End;
 use crate::server::submit::submit;
 use crate::server::tail::{Line, Tail};
