@@ -109,8 +109,14 @@ pub struct RemoteArgs {
     #[arg(long, env = "TOL_SERVER", value_name = "ADDRESS")]
     pub server: Option<String>,
     /// The certificate of the CA that vouches for the server, in PEM [default: the system's]
-    #[arg(long, env = "TOL_TLS_CA", value_name = "FILE", requires = "server")]
+    #[arg(long, env = "TOL_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
+    /// The caller's own certificate, in PEM, for a server that wants one
+    #[arg(long, env = "TOL_TLS_CERT", value_name = "FILE", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, env = "TOL_TLS_KEY", value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
 }
 
 /// `tol run`.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::args::StateArgs;
 use super::exit::Failure;
-use crate::id::RunId;
 use crate::journal::{FaultHook, Journal, OpenMode, Options, RunRow, SqliteJournal};
 use crate::project::{FolderSources, find_root};
 use crate::server::find_run;

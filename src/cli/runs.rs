@@ -11,18 +11,14 @@ use super::args::{
 };
 use super::context::{Context, user};
 use super::exit::{DONE, Failure, INVALID};
-use super::retention::Retention;
+use super::remote::Remote;
+use super::retention::enforce;
 use super::run::{NewRunOf, compile, start};
 use crate::compile::Program;
-use crate::handler::logs::{self, Source};
-use crate::id::RunId;
-use crate::journal::{Claim, Journal, ListFilter, RunRow};
-use crate::report::{summary, summary_text};
+use crate::journal::{Claim, Journal, ListFilter};
 use crate::runtime::{Clock, ControlCommand, Rebuilt, SystemClock, leave_command, rebuild};
 use crate::scheduler::{ReusedStep, State, StepStatus, UnitKey};
-use crate::server::{
-    LogsFound, Retention, each_log_line, history_text, row_object, show_object, show_text,
-};
+use crate::server::{LogsFound, Retention, each_log_line, history_text, row_object, show_object, show_text};
 use crate::time::{format_duration, parse_duration};
 
 /// Does what a subcommand says.

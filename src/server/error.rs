@@ -5,7 +5,6 @@ use tonic::Status;
 use crate::gateway::GatewayError;
 use crate::journal::JournalError;
 use crate::runtime::RuntimeError;
-use crate::server::token::TokenError;
 
 /// Why there is no server, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +13,6 @@ pub enum ServerError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    #[error(transparent)]
-    Token(#[from] TokenError),
     #[error(transparent)]
     Gateway(#[from] GatewayError),
     #[error("{what}: {error}")]

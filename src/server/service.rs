@@ -55,7 +55,9 @@ impl RunsService {
     ) -> Result<T, Status> {
         let core = self.core.clone();
         let answer = tokio::task::spawn_blocking(move || ask(&core)).await;
-        answer.map_err(|_| Status::internal("the request ended by a fault of tol itself"))?.map_err(|error| status_of(&error))
+        answer
+            .map_err(|_| Status::internal("the request ended by a fault of tol itself"))?
+            .map_err(|error| status_of(&error))
     }
 
     async fn find(&self, run: String) -> Result<RunRow, Status> {
@@ -76,8 +78,7 @@ impl Runs for RunsService {
             0 => MOST_LISTED,
             limit => u64::from(limit).min(MOST_LISTED),
         };
-        let filter =
-            ListFilter { status: word(asked.status), pipeline: word(asked.pipeline), limit: Some(limit) };
+        let filter = ListFilter { status: word(asked.status), pipeline: word(asked.pipeline), limit: Some(limit) };
         let runs = self
             .ask(move |core| {
                 let now = core.now();

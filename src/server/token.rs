@@ -31,7 +31,9 @@ pub enum TokenError {
     File { path: PathBuf, error: std::io::Error },
     #[error("{}: other users may read the token; run `chmod 600` on it, or delete it and a new one is made", .0.display())]
     Open(PathBuf),
-    #[error("{0}: a token has at least {SHORTEST} printable ASCII characters and no blanks; `openssl rand -hex 32` makes one")]
+    #[error(
+        "{0}: a token has at least {SHORTEST} printable ASCII characters and no blanks; `openssl rand -hex 32` makes one"
+    )]
     Unfit(String),
 }
 
