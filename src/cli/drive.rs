@@ -10,7 +10,7 @@ use super::args::WatchArgs;
 use super::elsewhere::{DispatchMode, Elsewhere};
 use super::exit::{Failure, WAITING, code_of};
 use super::progress::Progress;
-use super::retention::Retention;
+use super::retention::enforce;
 use super::signals::{Asked, Signals};
 use crate::dispatch::InProcess;
 use crate::handler::WorkerContext;
@@ -18,6 +18,7 @@ use crate::id::RunId;
 use crate::journal::Journal;
 use crate::runtime::{Engine, EngineConfig, RunEvent, StartRun, SystemClock};
 use crate::scheduler::{Input, RunStatus, State, StepStatus};
+use crate::server::Retention;
 use crate::worker::Worker;
 
 /// Lines that wait to be shown; more than that are dropped from the screen (never from the log).
@@ -51,7 +52,7 @@ pub fn drive(start: Start, surroundings: Surroundings<'_>) -> Result<u8, Failure
     // Whatever is still going on belongs to nobody any more; its process groups end with it.
     runtime.shutdown_background();
     if code.is_ok() {
-        surroundings.retention.enforce(&*surroundings.journal, surroundings.state_dir, false)?;
+        enforce(surroundings.retention, &*surroundings.journal, surroundings.state_dir, false)?;
     }
     surroundings.journal.close();
     code
