@@ -5,7 +5,6 @@ use super::context::{Context, user};
 use super::exit::{DONE, Failure};
 use crate::cli::print::out;
 use crate::id::UnitPath;
-use crate::journal::Journal;
 use crate::runtime::{ControlCommand, SystemClock, leave_command};
 use crate::scheduler::{Decision, Settlement};
 
@@ -13,7 +12,7 @@ use crate::scheduler::{Decision, Settlement};
 pub fn run(arguments: &ApproveArgs) -> Result<u8, Failure> {
     let context = Context::around(None, &arguments.state)?;
     let reading = context.journal_to_read()?;
-    let row = context.find(reading.as_ref().map(|journal| journal as &dyn Journal), &arguments.run)?;
+    let row = context.find(reading.as_deref(), &arguments.run)?;
     drop(reading);
     let unit = UnitPath::new(&arguments.step);
     let by = user(arguments.by.as_deref());

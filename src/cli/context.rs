@@ -65,7 +65,7 @@ impl Context {
     }
 
     /// The journal, to write in.
-    pub fn journal(&self) -> Result<Arc<SqliteJournal>, Failure> {
+    pub fn journal(&self) -> Result<Arc<dyn Journal>, Failure> {
         let options = Options {
             fault: super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>),
             ..Options::default()
@@ -74,9 +74,9 @@ impl Context {
     }
 
     /// The journal, to read; none if nothing has run here yet.
-    pub fn journal_to_read(&self) -> Result<Option<SqliteJournal>, Failure> {
+    pub fn journal_to_read(&self) -> Result<Option<Arc<dyn Journal>>, Failure> {
         match SqliteJournal::open(&self.state_dir, OpenMode::ReadOnly) {
-            Ok(journal) => Ok(Some(journal)),
+            Ok(journal) => Ok(Some(Arc::new(journal))),
             Err(crate::journal::JournalError::Absent { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -12,7 +12,6 @@ use super::{output, run};
 use crate::compile::CompiledPipeline;
 use crate::graph::EdgeSource;
 use crate::graph::picture::{View, ViewArrow, ViewNode, dot, mermaid, svg, text};
-use crate::journal::Journal;
 use crate::runtime::rebuild;
 use crate::scheduler::{Body, State, UnitKey};
 
@@ -70,10 +69,9 @@ pub fn run(arguments: &GraphArgs) -> Result<u8, Failure> {
             }
         };
         let journal = context.journal_to_read()?;
-        let row =
-            context.find(journal.as_ref().map(|journal| journal as &dyn Journal), &arguments.what).map_err(missing)?;
+        let row = context.find(journal.as_deref(), &arguments.what).map_err(missing)?;
         let Some(journal) = journal else { return Ok(DONE) };
-        let state = rebuild(&journal, &row.run)?.state;
+        let state = rebuild(&*journal, &row.run)?.state;
         view(&state.program.root.clone(), Some(&state))
     };
     let drawn = match arguments.format {

@@ -1,7 +1,5 @@
 //! `tol resume`: take up a run where its process left it.
 
-use std::sync::Arc;
-
 use super::args::{ResumeArgs, WatchArgs};
 use super::context::Context;
 use super::drive::{Start, Surroundings, drive};
@@ -9,14 +7,14 @@ use super::exit::{Failure, code_of};
 use super::progress::Progress;
 use super::retention::Retention;
 use crate::id::RunId;
-use crate::journal::{Claim, Journal};
+use crate::journal::Claim;
 use crate::runtime::{ControlCommand, SystemClock, rebuild, write_event};
 
 /// Takes up a run, or prints the summary of one that has ended.
 pub fn run(arguments: &ResumeArgs) -> Result<u8, Failure> {
     let context = Context::around(None, &arguments.state)?;
     let reading = context.journal_to_read()?;
-    let row = context.find(reading.as_ref().map(|journal| journal as &dyn Journal), &arguments.run)?;
+    let row = context.find(reading.as_deref(), &arguments.run)?;
     drop(reading);
     take_up(&context, &row.run, &arguments.watch, None)
 }
@@ -48,7 +46,7 @@ pub fn take_up(context: &Context, run: &RunId, watch: &WatchArgs, cancel: Option
     let surroundings = Surroundings {
         root: &context.root,
         state_dir: &context.state_dir,
-        journal: journal as Arc<dyn Journal>,
+        journal,
         environment: context.environment()?,
         watch,
         retention: Retention::of(&state.program.settings),

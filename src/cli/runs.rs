@@ -15,7 +15,7 @@ use super::run::{NewRunOf, compile, start};
 use crate::compile::Program;
 use crate::handler::logs::{self, Source};
 use crate::id::RunId;
-use crate::journal::{Claim, Journal, ListFilter, RunRow, SqliteJournal};
+use crate::journal::{Claim, Journal, ListFilter, RunRow};
 use crate::report::{summary, summary_text};
 use crate::runtime::{Clock, ControlCommand, Rebuilt, SystemClock, leave_command, rebuild};
 use crate::scheduler::{ReusedStep, State, StepStatus, UnitKey};
@@ -35,14 +35,10 @@ pub fn run(command: RunsCommand) -> Result<u8, Failure> {
     }
 }
 
-fn open(state: &StateArgs) -> Result<(Context, Option<SqliteJournal>), Failure> {
+fn open(state: &StateArgs) -> Result<(Context, Option<Arc<dyn Journal>>), Failure> {
     let context = Context::around(None, state)?;
     let journal = context.journal_to_read()?;
     Ok((context, journal))
-}
-
-fn find(context: &Context, journal: Option<&SqliteJournal>, run: &str) -> Result<RunRow, Failure> {
-    context.find(journal.map(|journal| journal as &dyn Journal), run)
 }
 
 /// A row in the contract's shape.
@@ -95,9 +91,9 @@ fn list(arguments: &ListArgs) -> Result<u8, Failure> {
 
 fn show(arguments: &ShowArgs) -> Result<u8, Failure> {
     let (context, journal) = open(&arguments.state)?;
-    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    let row = context.find(journal.as_deref(), &arguments.run)?;
     let Some(journal) = journal else { return Ok(DONE) };
-    let Rebuilt { state, history, .. } = rebuild(&journal, &row.run)?;
+    let Rebuilt { state, history, .. } = rebuild(&*journal, &row.run)?;
     if arguments.history {
         for (number, stamped) in history.iter().enumerate() {
             out!("{}", json!({ "seq": number + 1, "time": stamped.at.to_string(), "event": stamped.event }));
@@ -156,7 +152,7 @@ fn show_text(row: &RunRow, state: &State) {
 
 fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
     let (context, journal) = open(&arguments.state)?;
-    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    let row = context.find(journal.as_deref(), &arguments.run)?;
     let all = logs::list(&context.state_dir, &row.run)?;
     let wanted: Vec<_> = all
         .iter()
@@ -172,7 +168,7 @@ fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
     if let Some(step) = arguments.step.as_deref().filter(|_| wanted.is_empty()) {
         let known = journal
             .as_ref()
-            .and_then(|journal| rebuild(journal, &row.run).ok())
+            .and_then(|journal| rebuild(&**journal, &row.run).ok())
             .is_some_and(|rebuilt| rebuilt.state.find(&crate::id::UnitPath::new(step)).is_some());
         return if known {
             err!("{step} printed nothing");
@@ -200,7 +196,7 @@ fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
 
 fn cancel(arguments: &RunRef) -> Result<u8, Failure> {
     let (context, journal) = open(&arguments.state)?;
-    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    let row = context.find(journal.as_deref(), &arguments.run)?;
     drop(journal);
     let by = user(None);
     let journal = context.journal()?;
@@ -231,7 +227,7 @@ fn cancel(arguments: &RunRef) -> Result<u8, Failure> {
 
 fn pause(arguments: &RunRef, on: bool) -> Result<u8, Failure> {
     let (context, journal) = open(&arguments.state)?;
-    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    let row = context.find(journal.as_deref(), &arguments.run)?;
     drop(journal);
     let by = user(None);
     let command = if on { ControlCommand::Pause { by } } else { ControlCommand::Unpause { by } };
@@ -247,9 +243,9 @@ fn pause(arguments: &RunRef, on: bool) -> Result<u8, Failure> {
 
 fn rerun(arguments: &RerunArgs) -> Result<u8, Failure> {
     let (context, journal) = open(&arguments.state)?;
-    let row = find(&context, journal.as_ref(), &arguments.run)?;
+    let row = context.find(journal.as_deref(), &arguments.run)?;
     let Some(journal) = journal else { return Ok(DONE) };
-    let before = rebuild(&journal, &row.run)?.state;
+    let before = rebuild(&*journal, &row.run)?.state;
     drop(journal);
     if before.verdict.is_none() {
         return Err(Failure::failed(format!("run {} has not ended; resume or cancel it first", row.run)));

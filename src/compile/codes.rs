@@ -94,3 +94,5 @@ pub const UNUSED_OUTPUTS: &str = "TOL0617";
 pub const UNKNOWN_AGENT_TOOL: &str = "TOL0618";
 /// An agent has no provider that this version can call.
 pub const NO_PROVIDER: &str = "TOL0619";
+/// A bound on a queue that no step of the file names.
+pub const UNUSED_QUEUE: &str = "TOL0620";

@@ -25,6 +25,7 @@ pub fn script(id: &str, depends: &[&str]) -> Step {
         max_output: None,
     };
     Step {
+        place: None,
         id: name(id),
         span: Span::default(),
         label: None,

@@ -1,5 +1,6 @@
 //! What is allowed and hardly meant: steps that never run, times that cannot be met, names that nobody reads.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::codes;
@@ -7,7 +8,7 @@ use super::links::Links;
 use super::pipeline::{Surroundings, hooks, numbered, step_of};
 use super::report::Report;
 use super::typing::never_true;
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::model::{Action, Limits, Pipeline, Step, Wait};
 use crate::time::format_duration;
 
@@ -19,6 +20,7 @@ pub fn lint(pipeline: &Pipeline, around: Surroundings<'_>, links: &Links, sound:
     times(pipeline, around, links, report);
     ceilings(pipeline, around, report);
     cycles_ceiling(pipeline, around, report);
+    bounded_queues(pipeline, report);
     for hook in hooks(pipeline) {
         match &hook.action {
             Action::Pipeline(_) | Action::Plan(_) | Action::Execute(_) | Action::Synthesize(_) | Action::Approve(_) => {
@@ -234,5 +236,29 @@ fn cycles_ceiling(pipeline: &Pipeline, around: Surroundings<'_>, report: &mut Re
             let span = key_span(around, step.span, &["synthesize", "max_cycles"]);
             report.push(Diagnostic::warning(codes::CYCLES_ABOVE_CEILING, span, message));
         }
+    }
+}
+
+/// Bounds on queues that nothing here goes to. A sub-pipeline may name any queue, so that only a name that is close to
+/// one in this file counts as a slip there.
+fn bounded_queues(pipeline: &Pipeline, report: &mut Report<'_>) {
+    if pipeline.limits.queues.is_empty() {
+        return;
+    }
+    let own = numbered(pipeline).map(|(_, step)| step).chain(hooks(pipeline));
+    let steps: Vec<&Step> = own.flat_map(|step| std::iter::once(step).chain(step.fallback.as_deref())).collect();
+    let used: BTreeSet<&str> = steps.iter().map(|step| step.queue()).collect();
+    let calls = steps.iter().any(|step| matches!(step.action, Action::Pipeline(_)));
+    for (name, _) in &pipeline.limits.queues {
+        let near = nearest(&name.value, used.iter().copied());
+        if used.contains(&*name.value) || (calls && near.is_none()) {
+            continue;
+        }
+        let message = format!("no step goes to the queue `{}`, so this bounds nothing", name.value);
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("give a step `queue: {}`, or take this out", name.value),
+        };
+        report.push(Diagnostic::warning(codes::UNUSED_QUEUE, name.span, message).help(help));
     }
 }

@@ -79,5 +79,11 @@ fn overlay(limits: &mut Limits, over: &Limits) {
     limits.max_cost = over.max_cost.or(limits.max_cost);
     limits.max_runtime = over.max_runtime.or(limits.max_runtime);
     limits.max_parallel = over.max_parallel.or(limits.max_parallel);
+    for (name, most) in &over.queues {
+        match limits.queues.iter_mut().find(|(own, _)| own.value == name.value) {
+            Some(own) => own.1 = *most,
+            None => limits.queues.push((name.clone(), *most)),
+        }
+    }
     limits.error_rate = over.error_rate.or(limits.error_rate);
 }

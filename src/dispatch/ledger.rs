@@ -371,6 +371,10 @@ impl Ledger {
                     self.ended_unheard(key);
                     continue;
                 }
+                // A worker may have begun it without having been heard of: a second copy could begin it again.
+                Standing::Sent { .. } if entry.task.place.once => {
+                    "no worker has said that it has it, and it must not be sent twice".to_owned()
+                }
                 Standing::Sent { again } => {
                     *again = now + self.terms.resend;
                     self.counters.resent += 1;

@@ -5,11 +5,13 @@
 //! dependencies: the scheduler asks for the end of an attempt through a stop signal.
 
 pub mod agent;
+pub mod breaker;
 pub mod capture;
 pub mod context;
 pub mod environment;
 pub mod folders;
 pub mod http;
+pub mod log_folder;
 pub mod logs;
 pub mod outputs;
 pub mod process;
@@ -18,3 +20,5 @@ pub mod run;
 pub mod secrets;
 
 pub use context::{LogLine, WorkerContext};
+pub use log_folder::LogFolder;
+pub use process::Stream;

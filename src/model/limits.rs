@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::diagnostic::Spanned;
 use crate::task::ErrorClass;
 
 /// `limits:` of a pipeline. What is absent does not apply.
@@ -12,6 +13,8 @@ pub struct Limits {
     pub max_cost: Option<f64>,
     pub max_runtime: Option<Duration>,
     pub max_parallel: Option<u32>,
+    /// `queues:`, how many actions are out at once on a queue, by its name.
+    pub queues: Vec<(Spanned<Box<str>>, u32)>,
     /// Failed steps among the ended ones, 0 to 1, from the fifth ended step on.
     pub error_rate: Option<f64>,
 }

@@ -26,5 +26,5 @@ pub use read::{
     read_pipeline, read_settings, read_test,
 };
 pub use settings::{EngineSettings, Settings};
-pub use step::{Condition, EnvEntry, Fan, Priority, Step};
+pub use step::{Condition, EnvEntry, Fan, Priority, Step, StepPlace};
 pub use test::{Expectation, ExpectedInput, ExpectedStep, Mock, MockOutcome, Mocked, TestCase, TestFile};

@@ -1,5 +1,6 @@
 //! One step: its name, what it waits for, whether and how often it runs, and what it does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -7,6 +8,7 @@ use serde_json::Value;
 use super::{Action, CacheRule, Retry};
 use crate::diagnostic::{Span, Spanned};
 use crate::expr::{Expression, Template, ValueTemplate};
+use crate::task::DEFAULT_QUEUE;
 
 /// A step as it stands in the file, after its template and the defaults were merged in.
 #[derive(Clone, Debug)]
@@ -28,6 +30,23 @@ pub struct Step {
     pub fallback: Option<Box<Step>>,
     pub cache: Option<Box<CacheRule>>,
     pub priority: Priority,
+    /// Where its work is done; nothing for the default queue without further demands, and for what no worker does.
+    pub place: Option<Arc<StepPlace>>,
+}
+
+impl Step {
+    /// The queue of its work.
+    pub fn queue(&self) -> &str {
+        self.place.as_ref().map_or(DEFAULT_QUEUE, |place| &place.queue)
+    }
+}
+
+/// Where a step's work is done: `queue:` and `capabilities:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepPlace {
+    pub queue: Arc<str>,
+    /// What a worker must be able to do besides serving the queue.
+    pub capabilities: Vec<Box<str>>,
 }
 
 /// `if:`.

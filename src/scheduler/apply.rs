@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::event::{Accepted, Decision, Event, Settlement, Stamped};
-use super::state::{ASKS, About, Effect, Note, ReadyKey, State, StopReason, TimerKind, Todo, UnitKey};
+use super::ready::{Ready, ReadyKey};
+use super::state::{ASKS, About, Effect, Note, State, StopReason, TimerKind, Todo, UnitKey};
 use super::status::StepStatus;
 use crate::compile::Program;
 use crate::id::{LeaseToken, UnitPath};
@@ -47,6 +48,7 @@ impl State {
     /// The state before the first event. `accepted` must be the one of the first event to be applied.
     pub fn new(program: Arc<Program>, accepted: Arc<Accepted>, at: Timestamp) -> Self {
         let limits = program.root.limits();
+        let ready = Ready::new(&limits.queues);
         let file = limits.max_parallel.or(program.settings.engine.max_parallel);
         // What the whole process may have at work bounds each of its runs, too.
         let workers = program.settings.engine.workers.unwrap_or(u32::MAX);
@@ -69,7 +71,7 @@ impl State {
             outputs: None,
             degraded: Vec::new(),
             warnings: Vec::new(),
-            ready: BTreeSet::new(),
+            ready,
             held: VecDeque::new(),
             timers: BTreeSet::new(),
             todo: VecDeque::new(),
@@ -142,18 +144,18 @@ impl State {
     }
 
     fn next_affordable(&mut self) -> Option<ReadyKey> {
-        let first = *self.ready.first()?;
+        let first = self.ready.best()?;
         if self.affordable(first.unit) {
             return Some(first);
         }
         // The best one waits for tokens that others may give back; what needs none may go first.
-        let other = self.ready.iter().copied().find(|key| self.affordable(key.unit));
+        let other = self.ready.best_that(|unit| self.affordable(unit));
         if other.is_none() && self.tokens_reserved == 0 && self.running == 0 {
             let limit = self.exhausted_limit();
             self.stop_run(StopReason::Budget(limit.clone()));
             // What must run although the run ends (`finally`, hooks) is not cancelled by that.
             // The end of one item may take others out of the queue.
-            while let Some(key) = self.ready.first().map(|key| key.unit) {
+            while let Some(key) = self.ready.any() {
                 self.dequeue(key);
                 let words = format!("the run's limit `{limit}` is reached");
                 self.give_up(key, Failure::new(ErrorClass::Budget, words));
@@ -364,7 +366,7 @@ impl State {
         self.note(key, None);
     }
 
-    fn handed_out(&self) -> Vec<UnitKey> {
+    pub(super) fn handed_out(&self) -> Vec<UnitKey> {
         let mut keys = Vec::new();
         for (scope, entry) in self.scopes.iter().enumerate() {
             for (step, state) in entry.steps.iter().enumerate() {
@@ -412,11 +414,16 @@ impl State {
             self.unit_mut(key).started_at = now;
         }
         self.arm_deadline(key);
+        let lane = self.lane_of(key);
+        self.ready.went_out(lane);
         let unit = self.unit_mut(key);
         unit.status = StepStatus::Running;
         unit.token = token;
         unit.attempt += u32::from(!unit.fallback && !std::mem::take(&mut unit.same_attempt));
         unit.holds_slot = slot;
+        if lane.is_some() {
+            unit.more_mut().lane = lane;
+        }
         if let Some(more) = unit.more.as_deref_mut() {
             more.stop = None;
             if more.reason.as_deref() == Some(ASKS) {
@@ -439,6 +446,8 @@ impl State {
         let unit = self.unit_mut(key);
         let slot = std::mem::take(&mut unit.holds_slot);
         unit.token = 0;
+        let lane = unit.more.as_deref_mut().and_then(|more| more.lane.take());
+        self.ready.came_back(lane);
         self.out = self.out.saturating_sub(1);
         self.running -= u32::from(slot);
         self.disarm_attempt(key);

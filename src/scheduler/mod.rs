@@ -10,6 +10,11 @@ mod limits;
 mod names;
 mod prepare;
 mod preview;
+mod ready;
+#[cfg(test)]
+mod loss_tests;
+#[cfg(test)]
+mod ready_tests;
 mod scope;
 mod state;
 mod status;

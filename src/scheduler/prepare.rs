@@ -13,8 +13,8 @@ use crate::model::{
     TransformValue,
 };
 use crate::task::{
-    AgentCall, AgentPhase, Body, Command, Failure, HttpRequest, Outcome, Phase, Placement, Provider, Script, Task,
-    Text, ToolCard, Work,
+    AgentCall, AgentPhase, Body, Command, DEFAULT_QUEUE, Failure, HttpRequest, Outcome, Phase, Placement, Provider,
+    Script, Task, Text, ToolCard, Work,
 };
 use crate::time::Timestamp;
 
@@ -146,11 +146,13 @@ impl Preparation<'_> {
             },
             Work::Run(_) | Work::Http(_) => Phase::Execute,
         };
+        let place = self.state.place_of(self.unit);
         Placement {
+            queue: place.as_ref().map_or_else(|| std::sync::Arc::from(DEFAULT_QUEUE), |place| place.queue.clone()),
+            capabilities: place.map(|place| place.capabilities.clone()).unwrap_or_default(),
             phase,
             once: self.state.retry_of(self.unit).is_some_and(|retry| retry.never),
             root: std::sync::Arc::from(self.root),
-            ..Placement::default()
         }
     }
 

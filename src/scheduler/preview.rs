@@ -11,6 +11,7 @@ use crate::compile::Program;
 use crate::diagnostic::Spanned;
 use crate::expr::{Template, ValueTemplate};
 use crate::model::{Action, Condition, Fan, HttpBody, PlanSource, ScriptSource, Step, TransformValue, Wait};
+use crate::task::DEFAULT_QUEUE;
 use crate::time::{Timestamp, format_duration};
 
 /// The steps of a pipeline and of its children by path, in an order in which they can run.
@@ -125,6 +126,10 @@ impl Filler<'_> {
             Some(Fan::Dynamic { items, .. }) => put("foreach", json!(items.value.source())),
             Some(Fan::Matrix { combinations, .. }) => put("matrix", json!(combinations)),
             None => {}
+        }
+        if let Some(place) = &step.place {
+            put("queue", if &*place.queue == DEFAULT_QUEUE { Value::Null } else { json!(place.queue) });
+            put("capabilities", if place.capabilities.is_empty() { Value::Null } else { json!(place.capabilities) });
         }
         match &step.action {
             Action::Run(run) => {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::event::Accepted;
+use super::ready::Ready;
 use super::status::{RunStatus, StepStatus, Verdict};
 use crate::compile::{CompiledBlueprint, CompiledPipeline, Program};
 use crate::id::{LeaseToken, RunId, UnitPath};
-use crate::model::Priority;
 use crate::task::Failure;
 use crate::time::Timestamp;
 
@@ -65,7 +65,7 @@ pub struct State {
     /// Why the run is not a plain success, in the order in which it became so.
     pub degraded: Vec<String>,
     pub warnings: Vec<String>,
-    pub(super) ready: BTreeSet<ReadyKey>,
+    pub(super) ready: Ready,
     /// What needs no slot and may not begin yet: the run is paused, or a blocking question is open.
     pub(super) held: VecDeque<UnitKey>,
     pub(super) timers: BTreeSet<(Timestamp, UnitKey, TimerKind)>,
@@ -88,14 +88,6 @@ pub struct State {
     pub(super) steps_failed: u64,
     /// The last draw that an event brought; it serves whatever needs chance next.
     pub(super) draw: f64,
-}
-
-/// What a unit is sorted by while it waits for a slot: priority, then the longest way ahead, then age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ReadyKey {
-    pub priority: Priority,
-    pub short_of_critical: u32,
-    pub unit: UnitKey,
 }
 
 /// What is still to be looked at before an event is done with. A queue instead of recursion: chains are long.
@@ -254,6 +246,8 @@ pub struct UnitMore {
     pub reserved: u64,
     /// How many workers were lost in a row while they had it.
     pub losses: u32,
+    /// The bounded queue that it is out on, by the queue's number in the run's limits.
+    pub lane: Option<u32>,
 }
 
 /// How far a unit of several calls is.

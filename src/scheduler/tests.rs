@@ -11,7 +11,7 @@ use crate::scheduler::{
     Accepted, Decision, Effect, Event, Input, Options, PreparedWork, Rejection, ReusedStep, Settlement, Stamped, State,
     StepStatus, UnitKey, admit, apply, prepare,
 };
-use crate::task::{ErrorClass, Failure, Outcome, Usage};
+use crate::task::{ErrorClass, Failure, Outcome, Task, Usage};
 use crate::time::Timestamp;
 
 const START: u64 = 1_763_000_000_000;
@@ -19,15 +19,15 @@ const START: u64 = 1_763_000_000_000;
 const AGENTS: &str = "agents:\n  planner: { name: P, type: planner, system_prompt: Plan., max_tokens: 300, provider: command, command: [plan] }\n  writer: { name: W, type: reflexion, system_prompt: Write., max_tokens: 200, provider: command, command: [write] }\n";
 
 /// A run in the hands of a test.
-struct Run {
-    state: State,
+pub(super) struct Run {
+    pub(super) state: State,
     now: u64,
     /// What was handed out or asked to stop, in order: `a`, `stop a`, `stop a at once`.
-    done: Vec<String>,
+    pub(super) done: Vec<String>,
 }
 
 impl Run {
-    fn of(pipeline: &str) -> Self {
+    pub(super) fn of(pipeline: &str) -> Self {
         Self::with(&[("main.yaml", pipeline)], Vec::new())
     }
 
@@ -80,7 +80,7 @@ impl Run {
         }
     }
 
-    fn take(&mut self, input: Input) -> Result<(), Rejection> {
+    pub(super) fn take(&mut self, input: Input) -> Result<(), Rejection> {
         let event = admit(&self.state, input, Timestamp(self.now))?;
         self.record(event);
         Ok(())
@@ -90,26 +90,26 @@ impl Run {
         self.state.find(&UnitPath::new(path)).unwrap()
     }
 
-    fn report(&mut self, path: &str, outcome: Outcome) -> &mut Self {
+    pub(super) fn report(&mut self, path: &str, outcome: Outcome) -> &mut Self {
         let token = LeaseToken(self.state.unit(self.key(path)).unwrap().token);
         self.take(Input::Report { unit: UnitPath::new(path), token, outcome, draw: 1.0 }).unwrap();
         self
     }
 
-    fn ok(&mut self, path: &str) -> &mut Self {
+    pub(super) fn ok(&mut self, path: &str) -> &mut Self {
         self.report(path, Outcome::success(json!({ "text": path })))
     }
 
-    fn fail(&mut self, path: &str) -> &mut Self {
+    pub(super) fn fail(&mut self, path: &str) -> &mut Self {
         self.report(path, Outcome::failed(Failure::transient("exit code 1")))
     }
 
-    fn stopped(&mut self, path: &str) -> &mut Self {
+    pub(super) fn stopped(&mut self, path: &str) -> &mut Self {
         self.report(path, Outcome::Stopped)
     }
 
     /// Lets time go by; its limits that are over then are seen.
-    fn pass(&mut self, milliseconds: u64) -> &mut Self {
+    pub(super) fn pass(&mut self, milliseconds: u64) -> &mut Self {
         self.now += milliseconds;
         while self.take(Input::Time).is_ok() {}
         self
@@ -135,15 +135,28 @@ impl Run {
         format!("{}: {}", steps.collect::<Vec<_>>().join(" "), self.state.status().as_str())
     }
 
-    fn check(&self, expected: &str) {
+    pub(super) fn check(&self, expected: &str) {
         assert_eq!(self.stands(), expected);
     }
 
-    fn check_done(&self, expected: &[&str]) {
+    /// What is out now, as a worker gets it.
+    pub(super) fn tasks(&self) -> Vec<Task> {
+        let out = self.state.handed_out().into_iter();
+        out.filter_map(|unit| {
+            let token = LeaseToken(self.state.unit(unit)?.token);
+            match prepare(&self.state, unit, token, "/p", "m").work {
+                PreparedWork::Task(task) => Some(*task),
+                PreparedWork::Outcome(_) => None,
+            }
+        })
+        .collect()
+    }
+
+    pub(super) fn check_done(&self, expected: &[&str]) {
         assert_eq!(self.done, expected);
     }
 
-    fn unit(&self, path: &str) -> &crate::scheduler::UnitState {
+    pub(super) fn unit(&self, path: &str) -> &crate::scheduler::UnitState {
         self.state.unit(self.key(path)).unwrap()
     }
 
@@ -415,43 +428,6 @@ fn what_must_not_run_twice_is_unknown_after_a_crash() {
     run.take(settle(Settlement::Succeeded)).unwrap();
     run.ok("b").check("a=succeeded b=succeeded: succeeded");
     run.check_done(&["a", "a", "b"]);
-}
-
-#[test]
-fn a_lost_hand_out_goes_out_again_and_costs_no_retry() {
-    let mut run = Run::of(
-        "steps:\n  - { id: a, run: x }\n  - { id: once, run: x, retry: never }\n  - { id: b, run: x, depends: [a] }\n",
-    );
-    let lose = |run: &mut Run, unit: &str| {
-        let token = crate::id::LeaseToken(run.unit(unit).token);
-        let lost = Input::Lost { unit: UnitPath::new(unit), token, why: "silence".to_owned() };
-        run.take(lost.clone()).unwrap();
-        assert_eq!(run.take(lost), Err(Rejection::Stale(UnitPath::new(unit))));
-    };
-    for _ in 0..4 {
-        lose(&mut run, "a");
-    }
-    lose(&mut run, "once");
-    run.check("a=running once=unknown b=pending: running");
-    assert_eq!((run.unit("a").attempt, run.unit("a").retries), (5, 0));
-    // What kills every worker that has it is taken for a failure in the end.
-    lose(&mut run, "a");
-    run.check("a=failed once=unknown b=skipped: waiting");
-    assert!(run.unit("a").failure.as_ref().unwrap().message.contains("5 workers in a row"));
-}
-
-#[test]
-fn a_reclaimed_run_leaves_hand_outs_with_their_workers() {
-    let mut run = Run::of("steps:\n  - { id: a, run: x }\n  - { id: b, run: x, retry: never, depends: [a] }\n");
-    let token = run.unit("a").token;
-    run.take(Input::Idle).unwrap();
-    run.take(Input::Reclaim).unwrap();
-    assert_eq!((run.unit("a").token, run.unit("a").attempt), (token, 1));
-    run.ok("a");
-    run.take(Input::Reclaim).unwrap();
-    run.check("a=succeeded b=running: running");
-    run.ok("b").check("a=succeeded b=succeeded: succeeded");
-    run.check_done(&["a", "reclaim a", "b", "reclaim b"]);
 }
 
 #[test]

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::event::Decision;
 use super::names::ScopeNames;
+use super::ready::ReadyKey;
 use super::scope::words;
-use super::state::{ASKS, Body, Phase, ReadyKey, Stage, State, StopReason, TimerKind, Todo, UnitKey, UnitState};
+use super::state::{ASKS, Body, Phase, Stage, State, StopReason, TimerKind, Todo, UnitKey, UnitState};
 use super::status::StepStatus;
 use crate::compile::CallTarget;
 use crate::model::{Action, Approve, ApproveMode, OnTimeout, Priority, Retry, Wait};
@@ -85,7 +86,8 @@ impl State {
     /// Puts a unit among those that wait for a slot.
     pub(super) fn enqueue(&mut self, key: UnitKey) {
         let ready = self.ready_key(key);
-        self.ready.insert(ready);
+        let lane = self.lane_of(key);
+        self.ready.insert(ready, lane);
     }
 
     pub(super) fn dequeue(&mut self, key: UnitKey) {

@@ -178,13 +178,14 @@ fn pipelines() -> Vec<Value> {
     };
     vec![
         pipeline(json!({ "name": "n", "description": "d", "timeout": "1h", "fail_fast": true, "inherit_env": ["CI"],
-            "limits": { "max_tokens": 1, "max_cost": 0.5, "max_runtime": "1h", "max_parallel": 1, "error_rate": 1 },
+            "queue": "gpu", "limits": { "max_tokens": 1, "max_cost": 0.5, "max_runtime": "1h", "max_parallel": 1, "error_rate": 1,
+                "queues": { "gpu": 2 } },
             "include": ["x.yaml"], "outputs": { "o": "{{ a.outputs.text }}" },
             "defaults": { "retry": { "limit": 0 }, "timeout": "1m", "attempt_timeout": "1s", "env": { "A": 1 }, "shell": "sh",
-                "dir": ".", "inherit_env": ["B"] } })),
+                "dir": ".", "inherit_env": ["B"], "queue": "x" } })),
         pipeline(json!({ "params": { "p": { "type": ["string", "null"], "minLength": 1, "enum": ["a"], "default": "a",
                 "items": { "type": "string" }, "required": ["a"], "anyOf": [{}, true] } },
-            "hooks": { "failure": [{ "run": "x", "timeout": "1s" }], "exit": [{ "http": { "url": "x" } }] },
+            "hooks": { "failure": [{ "run": "x", "timeout": "1s", "queue": "q", "capabilities": ["c"] }], "exit": [{ "http": { "url": "x" } }] },
             "finally": [{ "id": "z", "wait": "5s" }] })),
         pipeline(
             json!({ "triggers": [{ "cron": "0 6 * * *", "timezone": "UTC", "overlap": "skip", "catch_up": "all" },
@@ -200,7 +201,8 @@ fn pipelines() -> Vec<Value> {
         pipeline(
             json!({ "steps": [{ "id": "a", "name": "n", "depends": ["b"], "if": "true", "run": ["x", "y"], "env": { "A": "b" },
             "inherit_env": ["C"], "dir": "d", "shell": "bash", "outputs": "json", "permanent_exit_codes": [2], "max_output": 5,
-            "timeout": "1h30m", "attempt_timeout": "PT5M", "continue_on_error": true, "fallback": { "run": "y", "shell": "sh" },
+            "timeout": "1h30m", "attempt_timeout": "PT5M", "continue_on_error": true, "fallback": { "run": "y", "shell": "sh", "queue": "q", "capabilities": ["c"] },
+            "queue": "eu-1.fast", "capabilities": ["gpu", "cuda12"],
             "retry": { "limit": 1, "backoff": { "initial": "1s", "factor": 1, "max": "1.5s" }, "jitter": "equal", "on": ["timeout"] },
             "cache": { "key": "k", "ttl": "1h" }, "priority": "low", "foreach": { "items": ["a"], "as": "n", "max_parallel": 2 } }] }),
         ),

@@ -24,6 +24,7 @@ pub(super) const KNOWN: &[(&str, Matcher)] = &[
     ("^[A-Za-z0-9][A-Za-z0-9_.-]*$", |text| {
         text.starts_with(|c: char| c.is_ascii_alphanumeric()) && rest_has(text, "_.-")
     }),
+    (QUEUE, is_queue),
     ("^[^=]+$", |text| !text.is_empty() && !text.contains('=')),
     (r"^[A-Z]+$|\{\{", |text| {
         text.contains("{{") || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase()))
@@ -33,6 +34,14 @@ pub(super) const KNOWN: &[(&str, Matcher)] = &[
         text.split('/').all(is_path_part)
     }),
 ];
+
+/// The names of queues and of what workers can do.
+const QUEUE: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
+
+fn is_queue(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    text.len() <= 63 && !text.is_empty() && !text.starts_with(['.', '_', '-']) && text.chars().all(inner)
+}
 
 /// The check of a published pattern; nothing for one that a user wrote.
 pub(super) fn known(pattern: &str) -> Option<Matcher> {
@@ -153,6 +162,7 @@ pub(super) fn shape_of(pattern: &str) -> Option<&'static str> {
         "^[A-Za-z][A-Za-z0-9_-]*$" => "a letter, then letters, digits, `_` and `-`",
         "^[A-Za-z][A-Za-z0-9_.-]*$" => "a letter, then letters, digits, `_`, `.` and `-`",
         "^[A-Za-z0-9][A-Za-z0-9_.-]*$" => "a letter or digit, then letters, digits, `_`, `.` and `-`",
+        QUEUE => "lower-case letters, digits, `.`, `_` and `-`, with a letter or digit first, 63 at most",
         "^[^=]+$" => "a name without `=`",
         r"^[A-Z]+$|\{\{" => "a method in capital letters, such as `GET`",
         "^/?[A-Za-z0-9._~/-]+$" => "a path such as `/hooks/deploy`",
@@ -168,6 +178,7 @@ pub(super) fn offer(pattern: &str, text: &str) -> Option<String> {
     let mended = match pattern {
         r"^[A-Z]+$|\{\{" => text.to_ascii_uppercase(),
         "^[a-z][a-z0-9_]*$" => mended_id(text)?,
+        QUEUE => text.trim().to_ascii_lowercase().replace([' ', '/', ':'], "-"),
         _ => text.replace(['-', ' ', '.'], "_"),
     };
     (mended != text && known(pattern).is_some_and(|matches| matches(&mended))).then(|| format!("write `{mended}`"))

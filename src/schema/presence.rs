@@ -160,10 +160,13 @@ impl<'a> Walker<'a, '_> {
             }
             None => format!("`{}` belongs to {}, which does not stand here", entry.key, owners.join(" or ")),
         };
-        self.report(
-            Diagnostic::error(codes::OTHER_ACTION, entry.key_span, message)
-                .help("leave it out: it would have no effect"),
-        );
+        let help = match (&*entry.key, action.map(|action| &*action.key)) {
+            ("queue" | "capabilities", Some("pipeline")) => {
+                "put it into the file that `pipeline` names: each says its own"
+            }
+            _ => "leave it out: it would have no effect",
+        };
+        self.report(Diagnostic::error(codes::OTHER_ACTION, entry.key_span, message).help(help));
     }
 
     /// `not` over values and over keys.

@@ -190,6 +190,27 @@ fn texts_have_their_forms() {
 }
 
 #[test]
+fn queues_and_capabilities_belong_to_what_a_worker_does() {
+    pipeline("queue: gpu\ndefaults: { queue: eu-1.fast }\nlimits: { queues: { gpu: 2 } }", &[]);
+    pipeline("queue: GPU", &["3:8 TOL0108 a letter or digit first, 63 at most | write `gpu`"]);
+    pipeline("queue: \"{{ params.q }}\"", &["3:8 TOL0108 lower-case letters"]);
+    pipeline("limits: { queues: { Fast: 1 } }", &["3:21 TOL0108 write `fast`"]);
+    pipeline("limits: { queues: { fast: 0 } }", &["3:27 TOL0105 at least 1"]);
+    pipeline("runs-on: gpu", &["3:1 TOL0101 write `queue`, as in `queue: gpu`"]);
+    step("id: a\nrun: x\nqueue: gpu\ncapabilities: [cuda12, a_b]", &[]);
+    step("id: a\nexecute: p\nqueue: gpu", &[]);
+    step("id: a\nrun: x\ncapabilities: [A]", &["5:20 TOL0108 write `a`"]);
+    step("id: a\nrun: x\ncapabilities: [a, a]", &["5:23 TOL0104 stands twice"]);
+    step("id: a\nrun: x\nfallback: { transform: { a: \"1\" }, queue: q }", &["5:40 TOL0107 leave it out"]);
+    step("id: a\ntransform: { a: \"1\" }\nqueue: q", &["5:5 TOL0107 belongs to `run` or `http`"]);
+    step("id: a\nwait: 5s\ncapabilities: [q]", &["5:5 TOL0107 leave it out"]);
+    step("id: a\npipeline: x.yaml\nqueue: q", &["5:5 TOL0107 put it into the file that `pipeline` names"]);
+    step("id: a\nrun: x\npool: q", &["5:5 TOL0101 write `queue`, as in `queue: gpu`"]);
+    let tool = "tools: { t: { description: d, input_schema: {}, effect: read, run: x, queue: q } }";
+    pipeline(tool, &["3:71 TOL0101 put it on the `execute` step"]);
+}
+
+#[test]
 fn parameters_are_json_schemas() {
     pipeline("params: { a: { type: strin } }", &["3:22 TOL0104 did you mean `string`?"]);
     pipeline("params: { a: { type: string, required: true } }", &["3:40 TOL0103 leave it out"]);

@@ -56,7 +56,17 @@ const ACTION_KEYS: &[(&str, Other)] = &[
     ("mcp", NotBuilt),
     ("grpc", NotBuilt),
     ("publish", NotBuilt),
-    ("queue", NotBuilt),
+    ("runs-on", Key("queue")),
+    ("runs_on", Key("queue")),
+    ("runsOn", Key("queue")),
+    ("pool", Key("queue")),
+    ("worker_pool", Key("queue")),
+    ("task_queue", Key("queue")),
+    ("labels", Key("capabilities")),
+    ("tags", Key("capabilities")),
+    ("node_selector", Key("capabilities")),
+    ("nodeSelector", Key("capabilities")),
+    ("capability", Key("capabilities")),
     ("compensate", NotBuilt),
 ];
 
@@ -146,6 +156,10 @@ const PIPELINE_KEYS: &[(&str, Other)] = &[
     ("retries", Key("defaults")),
     ("shell", Key("defaults")),
     ("dir", Key("defaults")),
+    ("runs-on", Key("queue")),
+    ("pool", Key("queue")),
+    ("task_queue", Key("queue")),
+    ("capabilities", Advice("put it on the steps that need them; `queue` may stand here, for all steps")),
     ("env", Advice("put it under `defaults`, so that every step has it, or into a step's own `env`")),
     ("environment", Advice("put it under `defaults` as `env`, so that every step has it")),
     ("includes", Key("include")),
@@ -201,6 +215,8 @@ const LIMIT_KEYS: &[(&str, Other)] = &[
     ("budget", Key("max_cost")),
     ("max_error_rate", Key("error_rate")),
     ("max_errors", Key("error_rate")),
+    ("queue", Key("queues")),
+    ("per_queue", Key("queues")),
 ];
 
 const FOREACH_KEYS: &[(&str, Other)] = &[
@@ -234,7 +250,11 @@ const TOOL_KEYS: &[(&str, Other)] = &[
     ("inputs", Key("input_schema")),
     ("inputSchema", Key("input_schema")),
     ("effects", Key("effect")),
+    ("queue", Advice(TOOL_PLACE)),
+    ("capabilities", Advice(TOOL_PLACE)),
 ];
+
+const TOOL_PLACE: &str = "put it on the `execute` step: the calls of its plan go to its queue";
 
 const AGENT_KEYS: &[(&str, Other)] = &[
     ("system", Key("system_prompt")),
@@ -304,6 +324,9 @@ pub(super) fn advice(right: &str, word: &str) -> String {
         ("limits", _) => format!("put it into `limits`, as in `limits: {{ {} }}`", limit_example(word)),
         ("defaults", _) => "put it under `defaults`".to_owned(),
         ("backoff", _) => "write `backoff`, as in `backoff: { initial: 1s, factor: 2, max: 30s }`".to_owned(),
+        ("queue", _) => "write `queue`, as in `queue: gpu`".to_owned(),
+        ("queues", _) => "write `queues`, as in `queues: { gpu: 2 }`".to_owned(),
+        ("capabilities", _) => "write `capabilities`, as in `capabilities: [cuda12]`".to_owned(),
         ("matrix", _) => "write `matrix`, as in `matrix: { os: [linux, mac] }`".to_owned(),
         _ => format!("write `{right}`"),
     }

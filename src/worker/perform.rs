@@ -3,17 +3,43 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::dispatch::{Perform, StopSignal};
-use crate::handler::{WorkerContext, agent, http, run};
+use crate::handler::{WorkerContext, agent, breaker, http, run};
 use crate::task::{Outcome, Task, Work};
 
 /// Does one task to its end, or until the signal asks for it.
 pub async fn perform(task: Task, context: Arc<WorkerContext>, mut stop: StopSignal) -> Outcome {
-    match &task.work {
+    let target = breaker::target_of(&task.work);
+    if let Some(target) = &target
+        && let Err(failure) = context.breakers.ask(target, Instant::now())
+    {
+        return Outcome::failed(failure);
+    }
+    // Dropped in the middle, it has been stopped: a try of a half-open target must not be waited for for ever.
+    let mut asked = Asked { target, context: &context, outcome: Outcome::Stopped };
+    let outcome = match &task.work {
         Work::Run(script) => run::run(&task, script, &context, &mut stop).await,
         Work::Http(request) => http::send(request, &context, &mut stop).await,
         Work::Agent(call) => agent::call(&task, call, &context, &mut stop).await,
+    };
+    asked.outcome.clone_from(&outcome);
+    outcome
+}
+
+/// Tells a target's breaker how the call has ended.
+struct Asked<'a> {
+    target: Option<String>,
+    context: &'a WorkerContext,
+    outcome: Outcome,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(target) = &self.target {
+            self.context.breakers.tell(target, &self.outcome, Instant::now());
+        }
     }
 }
 

@@ -15,7 +15,10 @@ const SHARED: [&str; 4] = ["defaults", "agents", "tools", "templates"];
 /// The actions, and the keys that belong to some of them.
 const ACTIONS: [&str; 10] =
     ["run", "http", "transform", "pipeline", "wait", "approve", "agent", "plan", "execute", "synthesize"];
-const BELONGINGS: [(&str, &[&str]); 13] = [
+const WORK: &[&str] = &["run", "http", "agent", "plan", "execute", "synthesize"];
+const BELONGINGS: [(&str, &[&str]); 15] = [
+    ("queue", WORK),
+    ("capabilities", WORK),
     ("with", &["pipeline"]),
     ("prompt", &["agent"]),
     ("input", &["agent"]),

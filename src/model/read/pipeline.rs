@@ -66,6 +66,13 @@ fn read_limits(node: &Node, context: &mut ReadContext<'_>) -> Limits {
         max_cost: scalar::number(node, "max_cost"),
         max_runtime: context.duration(node, "max_runtime"),
         max_parallel: scalar::unsigned_small(node, "max_parallel"),
+        queues: scalar::entries(node, "queues")
+            .iter()
+            .filter_map(|entry| {
+                let most = u32::try_from(scalar::whole(&entry.node)?).unwrap_or(u32::MAX);
+                Some((Spanned::new(entry.key.clone(), entry.key_span), most))
+            })
+            .collect(),
         error_rate: scalar::number(node, "error_rate"),
     }
 }

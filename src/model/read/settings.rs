@@ -40,6 +40,7 @@ fn read_ceilings(limits: &Node) -> Limits {
         max_cost: scalar::number(limits, "max_cost"),
         max_runtime: hours.and_then(|hours| Duration::try_from_secs_f64(hours * 3600.0).ok()),
         max_parallel: scalar::unsigned_small(limits, "max_parallel"),
+        queues: Vec::new(),
         error_rate: scalar::number(limits, "max_error_rate"),
     }
 }

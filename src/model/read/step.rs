@@ -1,16 +1,17 @@
 //! Steps, with the defaults of their pipeline laid under them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::diagnostic::Spanned;
+use crate::diagnostic::{Diagnostic, Spanned};
 use crate::expr::Template;
-use crate::model::action::{Action, CacheRule, RunStep, ScriptSource};
+use crate::model::action::{Action, CacheRule, PlanSource, RunStep, ScriptSource};
 use crate::model::limits::Retry;
 use crate::model::read::retry::{read_retry, read_timeouts};
-use crate::model::read::{ReadContext, action, fan, scalar};
-use crate::model::step::{Condition, EnvEntry, Priority, Step};
-use crate::task::Shell;
+use crate::model::read::{ReadContext, action, codes, fan, scalar};
+use crate::model::step::{Condition, EnvEntry, Priority, Step, StepPlace};
+use crate::task::{DEFAULT_QUEUE, Shell};
 use crate::yaml::{Node, Yaml};
 
 /// What a pipeline says for all its steps.
@@ -24,12 +25,18 @@ pub(super) struct Defaults {
     pub(super) dir: Option<Spanned<Template>>,
     /// Those of `defaults` and those of the pipeline itself.
     pub(super) inherit_env: Vec<Box<str>>,
+    /// `queue` of `defaults`, else that of the pipeline itself: one value that all its steps share.
+    pub(super) place: Option<Arc<StepPlace>>,
 }
 
 /// Reads `defaults:` of a pipeline.
 pub(super) fn read_defaults(pipeline: &Node, context: &mut ReadContext<'_>) -> Defaults {
     let mut inherit_env = scalar::texts(pipeline, "inherit_env");
-    let Some(node) = pipeline.get("defaults") else { return Defaults { inherit_env, ..Defaults::default() } };
+    let queue = |node: &Node| scalar::text(node, "queue").map(|queue| place(&queue, Vec::new()));
+    let own = queue(pipeline);
+    let Some(node) = pipeline.get("defaults") else {
+        return Defaults { inherit_env, place: own, ..Defaults::default() };
+    };
     inherit_env.extend(scalar::texts(node, "inherit_env"));
     let (timeout, attempt_timeout) = read_timeouts(node, None, None, context);
     Defaults {
@@ -40,7 +47,49 @@ pub(super) fn read_defaults(pipeline: &Node, context: &mut ReadContext<'_>) -> D
         shell: node.get("shell").and_then(Node::as_str).and_then(shell),
         dir: node.get("dir").and_then(|dir| context.template(dir)),
         inherit_env,
+        place: queue(node).or(own),
     }
+}
+
+fn place(queue: &str, capabilities: Vec<Box<str>>) -> Arc<StepPlace> {
+    Arc::new(StepPlace { queue: Arc::from(queue), capabilities })
+}
+
+/// Where the work of a step is done; nothing for an action that no worker does.
+fn read_place(
+    node: &Node,
+    action: &Action,
+    defaults: &Defaults,
+    context: &mut ReadContext<'_>,
+) -> Option<Arc<StepPlace>> {
+    match action {
+        Action::Plan(plan) if !matches!(plan.source, PlanSource::Agent { .. }) => {
+            for entry in ["queue", "capabilities"].into_iter().filter_map(|key| node.entry(key)) {
+                let message = format!("`{}` has no effect: no worker makes this plan, it stands in a file", entry.key);
+                let help = "put it on the `execute` step: the calls of the plan go there";
+                context.report(Diagnostic::error(codes::OTHER_ACTION, entry.key_span, message).help(help));
+            }
+            return None;
+        }
+        Action::Run(_)
+        | Action::Http(_)
+        | Action::Agent(_)
+        | Action::Plan(_)
+        | Action::Execute(_)
+        | Action::Synthesize(_) => {}
+        Action::Transform(_) | Action::Pipeline(_) | Action::Wait(_) | Action::Approve(_) => return None,
+    }
+    let queue = scalar::text(node, "queue");
+    let capabilities = scalar::texts(node, "capabilities");
+    if queue.is_none() && capabilities.is_empty() {
+        return defaults.place.clone();
+    }
+    let queue = match (&queue, &defaults.place) {
+        (Some(own), _) => own,
+        (None, Some(default)) => &*default.queue,
+        (None, None) => DEFAULT_QUEUE,
+    };
+    Some(place(queue, capabilities))
 }
 
 /// The shell that a word names.
@@ -111,6 +160,7 @@ pub(super) fn read_step(
         Box::new(read_step(fallback, id.clone(), &plain, context))
     });
     Step {
+        place: read_place(node, &action, defaults, context),
         span: node.span,
         label: scalar::text(node, "name"),
         depends,

@@ -138,6 +138,9 @@ impl Generator<'_> {
         if self.rng.percent(60) {
             limits.push(format!("max_parallel: {}", 1 + self.rng.below(4)));
         }
+        if self.rng.percent(25) {
+            limits.push(format!("queues: {{ {}: {} }}", self.rng.pick(&["gpu", "default"]), 1 + self.rng.below(2)));
+        }
         if self.rng.percent(15) {
             limits.push(format!("error_rate: 0.{}", 2 + self.rng.below(6)));
         }
@@ -205,6 +208,9 @@ impl Generator<'_> {
         let seconds = 2 + self.rng.below(20);
         if timed {
             let _ = writeln!(text, "    timeout: {seconds}s");
+        }
+        if self.rng.percent(15) {
+            text.push_str("    queue: gpu\n");
         }
         if self.rng.percent(20) {
             let attempt = 1 + self.rng.below(if timed { seconds } else { 8 });

@@ -157,6 +157,11 @@ impl Watch {
             }
         }
         assert_eq!((state.out, state.running), (out, running), "the counters of what is out");
+        for (lane, (queue, most)) in state.program.root.limits().queues.iter().enumerate() {
+            let on = |unit: &UnitState| unit.more.as_deref().is_some_and(|more| more.lane == Some(lane as u32));
+            let out = units(state).into_iter().filter(|(_, unit)| on(unit)).count();
+            assert!(out <= *most as usize, "{out} out on the queue `{}` with room for {most}", queue.value);
+        }
         assert!(state.running <= state.max_parallel, "{} slots of {}", state.running, state.max_parallel);
         for (number, scope) in state.scopes.iter().enumerate() {
             self.check_scope(state, number as u32, scope);
@@ -334,7 +339,8 @@ pub fn projection(state: &State) -> String {
                 &more.stderr,
                 more.attempt_deadline,
                 more.wake,
-                more.reserved
+                more.reserved,
+                more.lane
             ))
         );
     }

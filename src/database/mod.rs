@@ -1,0 +1,19 @@
+//! A connection to PostgreSQL: its address, TLS, connecting anew, and calls from code that is not asynchronous.
+//!
+//! Nothing here knows a table. Whoever keeps something in the database brings the statements.
+
+mod error;
+mod lane;
+mod link;
+mod shared;
+mod tls;
+mod url;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::DatabaseError;
+pub use lane::Lane;
+pub use link::{Link, Session};
+pub use shared::Database;
+pub use url::DatabaseUrl;
