@@ -231,41 +231,6 @@ impl Writer {
     }
 }
 
-/// Keeps lines of an attempt that were printed elsewhere, each with where it comes from and when it was printed, in
-/// milliseconds since 1970.
-///
-/// # Errors
-/// If the log cannot be written.
-pub fn keep(
-    state_folder: &Path,
-    run: &RunId,
-    unit: &UnitPath,
-    attempt: u32,
-    lines: &[(Source, u64, &str)],
-) -> io::Result<()> {
-    let path = folders::log_file(state_folder, run, unit, attempt);
-    if let Some(folder) = path.parent() {
-        folders::ensure_folder(folder)?;
-    }
-    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-    let length = file.metadata()?.len();
-    let mut bytes = Vec::new();
-    if length == 0 {
-        let at = lines.first().map_or(0, |(_, at, _)| *at);
-        serde_json::to_writer(&mut bytes, &Head { tol_log: VERSION, unit: unit.to_string(), attempt, t: at })?;
-        bytes.push(b'\n');
-    }
-    let most = ATTEMPT_BYTES_MAX + LINE_BYTES_MAX as u64;
-    for (source, at, text) in lines {
-        if length + bytes.len() as u64 > most {
-            break;
-        }
-        serde_json::to_writer(&mut bytes, &Record { t: *at, s: *source, d: format!("{text}\n").into() })?;
-        bytes.push(b'\n');
-    }
-    file.write_all(&bytes)
-}
-
 /// How much of the bytes can be written: whole lines, and of a very long line what ends with a whole character.
 fn whole_bytes(bytes: &[u8]) -> usize {
     let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
