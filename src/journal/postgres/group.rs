@@ -76,7 +76,12 @@ impl Plan {
                 run: planned.run.clone(),
                 key: planned.key.clone(),
                 epoch: planned.epoch,
-                head: Head { next_seq: planned.rows.next_seq, row: planned.rows.sum, fresh: false, ..planned.head.clone() },
+                head: Head {
+                    next_seq: planned.rows.next_seq,
+                    row: planned.rows.sum,
+                    fresh: false,
+                    ..planned.head.clone()
+                },
                 refusal: planned.refusal.clone(),
                 finished: finished.is_some_and(|summary| summary.finished_at.is_some()),
             }
@@ -106,9 +111,8 @@ impl Plan {
         for (_, new) in &accepted {
             definitions.entry(new.definition_hash.clone()).or_insert_with(|| new.definition.to_vec());
         }
-        let sum = |(hash, body): (&String, &Vec<u8>)| {
-            Fields::of("definitions").add(hash.as_bytes()).add(body).sum().to_vec()
-        };
+        let sum =
+            |(hash, body): (&String, &Vec<u8>)| Fields::of("definitions").add(hash.as_bytes()).add(body).sum().to_vec();
         let mut values = Values::new();
         let sums: Vec<Vec<u8>> = definitions.iter().map(sum).collect();
         boxed(&mut values, definitions.keys().cloned().collect::<Vec<_>>());

@@ -101,9 +101,10 @@ impl Writer {
 
     /// The open connection, or one attempt to make one.
     pub(crate) async fn session(&mut self) -> Result<&mut Session, Trouble> {
-        self.link.connect().await.map_err(|error| {
-            if error.is_away() { Trouble::Away(error) } else { Trouble::End(error.into()) }
-        })
+        self.link
+            .connect()
+            .await
+            .map_err(|error| if error.is_away() { Trouble::Away(error) } else { Trouble::End(error.into()) })
     }
 
     /// Does something that may be done twice, again and again while the database is away.
