@@ -1,8 +1,8 @@
 //! How a group of batches gets into the database: planned, written in one transaction, looked up when its fate is not
 //! known, planned anew without the runs that another holds.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -289,8 +289,9 @@ impl Writer {
             self.take_effect(last, fates);
         }
         let mut runs: Vec<String> = Vec::new();
+        let mut seen = HashSet::new();
         for (batch, fate) in batches.iter().zip(fates.iter()) {
-            if fate.is_none() && !runs.iter().any(|run| run == batch.run.as_str()) {
+            if fate.is_none() && seen.insert(&batch.run) {
                 runs.push(batch.run.as_str().to_owned());
             }
         }
