@@ -7,13 +7,14 @@
 
 mod hub;
 mod in_process;
+pub mod kafka;
 mod ledger;
 mod remembered;
 mod stop;
 
-pub use hub::{BusMessage, Hub, LocalSession, ToSession};
+pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
-pub use ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+pub use ledger::{BusMessage, Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 
 use crate::id::{LeaseToken, RunId, UnitPath};

@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::{self, Sender, error::TrySendError};
 use tokio::sync::oneshot;
 
-use crate::dispatch::kafka::context::Watch;
+use crate::dispatch::kafka::context::{Watch, fetch_metadata};
 use crate::dispatch::kafka::error::KafkaError;
 use crate::dispatch::kafka::offsets::Place;
 use crate::dispatch::kafka::settings::KafkaSettings;
@@ -252,7 +252,7 @@ fn subscribe(consumer: &BaseConsumer<Watch>, brokers: &str, subscription: &Subsc
         Subscription::All { group, topics, from } => {
             let mut all = TopicPartitionList::new();
             for topic in topics {
-                let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(failed)?;
+                let metadata = fetch_metadata(consumer, Some(topic), brokers, PATIENCE)?;
                 let found = metadata.topics().iter().find(|found| found.name() == topic);
                 let partitions = found.map_or(0, |found| found.partitions().len());
                 if partitions == 0 {

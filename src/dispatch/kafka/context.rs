@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
@@ -163,6 +164,33 @@ impl ConsumerContext for Watch {
             Rebalance::Assign(partitions) => self.assign(partitions),
             Rebalance::Revoke(partitions) => self.revoke(partitions),
             Rebalance::Error(error) => self.note(error.rdkafka_error_code(), &error.to_string()),
+        }
+    }
+}
+
+/// Asks the cluster what there is. It tries for some time, but not once it is known that it is in vain.
+pub(super) fn fetch_metadata(
+    client: &BaseConsumer<Watch>,
+    topic: Option<&str>,
+    brokers: &str,
+    at_most: Duration,
+) -> Result<Metadata, KafkaError> {
+    let watch = client.context().clone();
+    let until = Instant::now() + at_most;
+    loop {
+        let error = match client.fetch_metadata(topic, Duration::from_millis(500)) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => error,
+        };
+        // What the client has to say of its connections is told only to who polls.
+        let polls = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < polls {
+            if let Some(Err(error)) = client.poll(Duration::from_millis(10)) {
+                watch.note(error.rdkafka_error_code(), &error.to_string());
+            }
+        }
+        if watch.cause().is_some() || Instant::now() >= until {
+            return Err(KafkaError::from_client(brokers, &error, &watch));
         }
     }
 }
