@@ -157,7 +157,7 @@ impl Cluster {
         for (index, controller) in controllers.iter().enumerate() {
             let [plain, one, two, three] = free_ports();
             let secure = (kind == Kind::Secure).then_some([one, two, three]);
-            let mut broker =
+            let broker =
                 Broker { folder: folder.path().join(format!("broker-{index}")), memory, plain, secure, child: None };
             std::fs::create_dir_all(&broker.folder).expect("a folder can be made");
             broker.write_properties(index + 1, *controller, &controllers, folder.path());

@@ -262,9 +262,25 @@ fn subscribe(consumer: &BaseConsumer<Watch>, brokers: &str, subscription: &Subsc
                     all.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
                 }
             }
-            let start = beginnings(consumer, all, group.is_some(), *from).map_err(failed)?;
+            let start = patiently(consumer, || beginnings(consumer, &all, group.is_some(), *from)).map_err(failed)?;
             consumer.context().assign(&start);
             consumer.assign(&start).map_err(failed)
+        }
+    }
+}
+
+/// A topic that was made a moment ago has no leader yet, and a broker that was just started no coordinator.
+fn patiently<T>(
+    consumer: &BaseConsumer<Watch>,
+    mut ask: impl FnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Err(_) if Instant::now() < until && consumer.context().cause().is_none() => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
         }
     }
 }
@@ -272,23 +288,23 @@ fn subscribe(consumer: &BaseConsumer<Watch>, brokers: &str, subscription: &Subsc
 /// Where to begin in each partition: where it was committed, or as far back as asked for.
 fn beginnings(
     consumer: &BaseConsumer<Watch>,
-    all: TopicPartitionList,
+    all: &TopicPartitionList,
     has_group: bool,
     from: From,
 ) -> Result<TopicPartitionList, ClientError> {
     let otherwise = match from {
-        From::Earliest => all_at(&all, Offset::Beginning)?,
-        From::Latest => all_at(&all, Offset::End)?,
+        From::Earliest => all_at(all, Offset::Beginning)?,
+        From::Latest => all_at(all, Offset::End)?,
         From::Ago(length) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let time = i64::try_from(now.saturating_sub(length).as_millis()).unwrap_or(0);
-            let at = all_at(&all, Offset::Offset(time))?;
+            let at = all_at(all, Offset::Offset(time))?;
             consumer.offsets_for_times(at, PATIENCE)?
         }
     };
     // The end is asked for as a number: what arrives before the first fetch is read too.
     let mut start = TopicPartitionList::new();
-    let committed = if has_group { Some(consumer.committed_offsets(all, PATIENCE)?) } else { None };
+    let committed = if has_group { Some(consumer.committed_offsets(all.clone(), PATIENCE)?) } else { None };
     for element in otherwise.elements() {
         let (topic, partition) = (element.topic(), element.partition());
         let known = committed.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset());
@@ -405,7 +421,6 @@ impl Thread {
     /// Whether reading can go on after an error. Most are of a connection, and the client makes a new one.
     fn goes_on_after(&self, error: &ClientError) -> bool {
         let code = error.rdkafka_error_code();
-        self.watch.note(code, &error.to_string());
         let is_fatal = matches!(error, ClientError::MessageConsumptionFatal(_))
             || matches!(code, Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId));
         let problem = match code {

@@ -110,7 +110,9 @@ impl Watch {
             || lower.contains("ssl handshake failed")
             || lower.contains("ssl_handshake")
             || lower.contains("certificate verify failed")
-            || lower.contains("connecting to a ssl listener");
+            || lower.contains("connecting to a ssl listener")
+            || lower.contains("ssl transport error")
+            || lower.contains("ssl alert");
         if is_refused {
             seen.refused = Some((Instant::now(), short.clone()));
         } else if is_tls {
@@ -185,9 +187,8 @@ pub(super) fn fetch_metadata(
         // What the client has to say of its connections is told only to who polls.
         let polls = Instant::now() + Duration::from_millis(100);
         while Instant::now() < polls {
-            if let Some(Err(error)) = client.poll(Duration::from_millis(10)) {
-                watch.note(error.rdkafka_error_code(), &error.to_string());
-            }
+            // Errors go to the context; messages there are none.
+            let _ = client.poll(Duration::from_millis(10));
         }
         if watch.cause().is_some() || Instant::now() >= until {
             return Err(KafkaError::from_client(brokers, &error, &watch));
