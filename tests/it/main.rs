@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod docs;
 mod grpc;
+mod kafka;
 mod kill;
 mod licences;
 mod schemas;
