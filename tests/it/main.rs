@@ -10,6 +10,7 @@ mod docs;
 mod kill;
 mod licences;
 mod schemas;
+mod serve;
 mod shipped;
 mod simulate;
 mod source;
