@@ -193,7 +193,8 @@ impl Drop for Serving {
 
 fn spawn(project: &Project, flags: &[&str], said: &Arc<Mutex<Vec<String>>>) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tol"))
-        .args(["serve", ".", "--listen", "127.0.0.1:0"])
+        .args(["serve", "."])
+        .args(if flags.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
         .args(flags)
         .current_dir(project.path())
         .env("MARKS", project.path().join("marks"))
@@ -235,7 +236,7 @@ fn a_run_looks_the_same_from_elsewhere() {
             .collect()
     };
     assert_eq!(shape(&there), shape(&here));
-    assert_eq!(there.summary()["outputs"]["text"], "hello you\n");
+    assert_eq!(there.summary()["outputs"]["text"], "hello you");
 
     let plain = serving.tol(&["run", "./greet.yaml", "--format", "plain"]);
     assert!(
@@ -504,6 +505,7 @@ fn without_notices_of_the_system_files_are_polled() {
         .find(|line| line.contains("read at intervals") || line.contains("denied") || line.contains("unshare"));
     let reloads = match polls {
         Some(line) if line.contains("read at intervals") => {
+            assert!(lines.any(|line| line.contains("serving 1 pipeline")));
             project.write("greet.yaml", &GREET.replace("hello $WHO", "bye $WHO"));
             lines.any(|line| line.contains("reloaded: 1 pipeline"))
         }
