@@ -21,6 +21,7 @@ pub mod time;
 pub mod yaml;
 // Below this line: input and output.
 
+pub mod artifact;
 pub mod cli;
 pub mod database;
 pub mod dispatch;

@@ -43,6 +43,8 @@ pub enum Command {
     Agents(super::agents::AgentsArgs),
     /// Look for what keeps tol from working here
     Doctor(super::doctor::DoctorArgs),
+    /// Do the tasks of schedulers on other machines
+    Worker(super::worker::WorkerArgs),
     /// Print the JSON Schema of a kind of file
     Schema(super::schema::SchemaArgs),
     /// Print a completion script for a shell
@@ -92,6 +94,9 @@ pub struct WatchArgs {
     /// Leave with exit code 5 when only a person can move the run on
     #[arg(long)]
     pub detach_on_wait: bool,
+    /// Where steps are done
+    #[arg(long, env = "TOL_DISPATCH", value_enum, default_value_t, value_name = "HOW")]
+    pub dispatch: super::elsewhere::DispatchMode,
 }
 
 /// Where state is kept.

@@ -16,10 +16,11 @@ use super::remote::Remote;
 use super::signals::Signals;
 use crate::handler::LogLine;
 use crate::handler::process::Stream;
-use crate::id::{RunId, UnitPath};
+use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::proto::v1;
 use crate::scheduler::{RunStatus, StepStatus};
 use crate::server::{Line, Tail};
+use crate::time::Timestamp;
 
 /// How many lines wait to be shown.
 const LINES: usize = 256;
@@ -133,8 +134,15 @@ fn received(event: v1::WatchEvent) -> Shown {
     if let Some(log) = event.log {
         let stream = if log.stream == i32::from(v1::Stream::Err) { Stream::Err } else { Stream::Out };
         let key = log.key.unwrap_or_default();
-        let (run, unit) = (RunId::new(&key.run_id), UnitPath::new(&key.unit));
-        return Shown::Log(LogLine { run, unit, attempt: log.attempt, stream, text: log.text });
+        return Shown::Log(LogLine {
+            run: RunId::new(&key.run_id),
+            unit: UnitPath::new(&key.unit),
+            token: LeaseToken(key.token),
+            attempt: log.attempt,
+            stream,
+            text: log.text,
+            at: Timestamp(log.at_ms),
+        });
     }
     if event.last { Shown::End { summary: event.line_json, text: event.text } } else { Shown::Line(event.line_json) }
 }

@@ -12,6 +12,7 @@ mod doctor;
 mod doctor_checks;
 mod drive;
 mod dry_run;
+mod elsewhere;
 mod exit;
 mod follow;
 mod graph;
@@ -33,6 +34,7 @@ mod signals;
 mod test;
 mod test_report;
 mod validate;
+mod worker;
 
 pub use args::{Cli, Command};
 
@@ -57,6 +59,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Agents(arguments) => agents::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => completions::man(&arguments),

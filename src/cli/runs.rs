@@ -154,7 +154,8 @@ fn cancel(arguments: &RunRef) -> Result<u8, Failure> {
         )));
     }
     // Nothing drives it: what has to run at its end (`finally`, hooks) runs here.
-    let watch = WatchArgs { format: None, quiet: true, fail_on: None, detach_on_wait: true };
+    let watch =
+        WatchArgs { format: None, quiet: true, fail_on: None, detach_on_wait: true, dispatch: Default::default() };
     super::resume::take_up(&context, &row.run, &watch, Some(by))?;
     Ok(DONE)
 }

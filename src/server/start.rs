@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::{Hub, Joining, LocalSession, Stop, Terms};
 use crate::gateway::{Gateway, GatewayConfig, Readiness};
-use crate::handler::WorkerContext;
+use crate::handler::{LogFolder, WorkerContext};
 use crate::id::RunId;
 use crate::journal::Journal;
 use crate::proto::MAX_MESSAGE_BYTES;
@@ -115,7 +115,7 @@ impl Server {
         let core =
             Arc::new(Core::new(journal, engine, hall.clone(), state_dir.clone(), environment.clone(), say.clone()));
         let ending = CancellationToken::new();
-        let sink = Arc::new(Sink { state_dir: state_dir.clone(), hall: hall.clone(), say: say.clone() });
+        let sink = Arc::new(Sink { folder: LogFolder::new(state_dir.clone()), hall: hall.clone() });
         let service = RunsServer::new(RunsService { core: core.clone(), ending: ending.clone() })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);

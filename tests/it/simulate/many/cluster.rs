@@ -21,8 +21,9 @@ use super::worker::{Sent, Worker};
 const WAKE: u64 = 1000;
 const BEAT: u64 = 5000;
 const LOOK: u64 = 2000;
-/// Once nothing goes wrong any more every run ends within this time: no generated pipeline takes as long.
-const PATIENCE: u64 = 4_000_000;
+/// Once nothing goes wrong any more something happens at least so often until every run has ended: no time limit, pause
+/// or lease is as long, even after the clocks have jumped.
+const PATIENCE: u64 = 1_500_000;
 /// A partition whose owner is gone is taken over within this time after its lease, by a scheduler that is well.
 const TAKEOVER: u64 = 5000;
 
@@ -86,6 +87,9 @@ pub struct Cluster<'r> {
     /// What a stopped process finds when it goes on.
     node_buffers: Vec<VecDeque<Happening>>,
     worker_buffers: Vec<VecDeque<Happening>>,
+    /// Who is stopped or killed at the next write, or task.
+    node_traps: BTreeMap<usize, (bool, u64)>,
+    worker_traps: BTreeMap<usize, (bool, u64)>,
     slow_store_until: u64,
     bus_lost_until: u64,
     bus_slow_until: u64,
@@ -128,7 +132,7 @@ impl Stats {
 
 impl<'r> Cluster<'r> {
     pub fn new(rng: &'r mut Rng, project: &Project, shape: Shape, faults: Vec<(u64, Fault)>) -> Self {
-        let truths = (0..shape.runs).map(|_| Truth::new(project.program.clone())).collect();
+        let truths = (0..shape.runs).map(|run| Truth::new(run, project.program.clone(), shape.gentle)).collect();
         let nodes = (0..shape.nodes).map(|node| Node::new(node, project.program.clone(), shape.partitions, shape.bus));
         let nodes = nodes.collect();
         let workers = (0..shape.workers)
@@ -154,6 +158,8 @@ impl<'r> Cluster<'r> {
             workers,
             node_buffers: (0..shape.nodes).map(|_| VecDeque::new()).collect(),
             worker_buffers: (0..shape.workers).map(|_| VecDeque::new()).collect(),
+            node_traps: BTreeMap::new(),
+            worker_traps: BTreeMap::new(),
             slow_store_until: 0,
             bus_lost_until: 0,
             bus_slow_until: 0,
@@ -175,21 +181,23 @@ impl<'r> Cluster<'r> {
             self.at(at, Happening::WorkerBeats(worker, 0));
         }
         for run in 0..self.shape.runs {
-            let at = 200 + self.rng.next() % 8000;
+            let at = 200 + self.rng.next() % 50_000;
             self.at(at, Happening::Submit(run));
         }
         for (number, (at, _)) in self.faults.clone().into_iter().enumerate() {
             self.at(at, Happening::Goes(number));
         }
         let end_of_faults = self.faults.last().map_or(0, |(at, _)| *at) + 45_000;
-        let mut limit = None;
+        let (mut progress, mut events) = (0, 0);
         loop {
             let ((at, _), happening) = self.queue.pop_first().expect("schedulers and workers never sleep");
             self.now = at;
             if self.faulty && at >= end_of_faults {
                 self.faulty = false;
+                self.node_traps.clear();
+                self.worker_traps.clear();
                 self.nodes.iter_mut().for_each(|node| node.skew = 0);
-                limit = Some(at + PATIENCE);
+                self.workers.iter_mut().for_each(|worker| worker.hurries = true);
                 self.at(at, Happening::PeopleLook);
             }
             self.happen(happening);
@@ -197,7 +205,10 @@ impl<'r> Cluster<'r> {
             if !self.faulty && self.is_over() {
                 break;
             }
-            if limit.is_some_and(|limit| self.now > limit) {
+            let count = self.store.truths.iter().map(|truth| truth.lines.len()).sum();
+            if self.faulty || count > events {
+                (progress, events) = (self.now, count);
+            } else if self.now > progress + PATIENCE {
                 self.stuck();
             }
         }
@@ -214,7 +225,8 @@ impl<'r> Cluster<'r> {
         let open: Vec<usize> = (0..self.shape.runs).filter(|run| !self.store.truths[*run].has_ended()).collect();
         let idle: Vec<bool> = self.workers.iter().map(Worker::is_idle).collect();
         let ledgers: Vec<usize> = self.nodes.iter().map(|node| node.ledger.len()).collect();
-        panic!("I1: runs {open:?} do not end (idle workers {idle:?}, hand-outs of the schedulers {ledgers:?})");
+        let first = open.first().copied().unwrap_or(usize::MAX);
+        panic!("I1: r{first} of runs {open:?} does not end (idle workers {idle:?}, hand-outs {ledgers:?})");
     }
 
     fn look_back(&mut self) {
@@ -371,17 +383,23 @@ impl<'r> Cluster<'r> {
                 format!("n{node} epoch {epoch} writes {first}: {}", lines.join("\n             "))
             });
         }
+        let claims = matches!(request, Request::Claim { .. });
         let answer = self.store.serve(node, request, now);
         match &answer {
             Answer::Refused { run, .. } => {
                 let run = *run;
                 self.say(Some(run), || format!("n{node} is refused"));
             }
-            Answer::Owned { partition, epoch, asked } if *asked + 1000 > now => {
+            Answer::Owned { partition, epoch, .. } if claims => {
                 let (partition, epoch) = (*partition, *epoch);
                 self.say(None, || format!("n{node} owns partition {partition} in epoch {epoch}"));
             }
             _ => {}
+        }
+        if matches!(answer, Answer::Appended { .. })
+            && let Some((kill, length)) = self.node_traps.remove(&node)
+        {
+            self.goes_wrong(if kill { Fault::KillNode(node, length) } else { Fault::FreezeNode(node, length) });
         }
         if self.nodes[node].cut {
             // It was done, and nobody hears of it.
@@ -502,6 +520,9 @@ impl<'r> Cluster<'r> {
             return;
         }
         if let Some(at) = self.over_link(2, worker, node, link) {
+            if matches!(what, ToWorker::Message(Message::Task(_))) {
+                self.spring(worker);
+            }
             self.at(at, Happening::ToWorker { worker, life, node, link, what });
         }
     }
@@ -566,7 +587,16 @@ impl<'r> Cluster<'r> {
         let worker = able[self.rng.below(able.len())];
         let life = self.workers[worker].life;
         let what = ToWorker::Message(Message::Task(task));
+        self.spring(worker);
         self.after(1, Happening::ToWorker { worker, life, node: 0, link: 0, what });
+    }
+
+    /// A task is on its way to a worker.
+    fn spring(&mut self, worker: usize) {
+        if let Some((kill, length)) = self.worker_traps.remove(&worker) {
+            let fault = if kill { Fault::KillWorker(worker, length) } else { Fault::FreezeWorker(worker, length) };
+            self.goes_wrong(fault);
+        }
     }
 
     fn goes_wrong(&mut self, fault: Fault) {
@@ -597,6 +627,8 @@ impl<'r> Cluster<'r> {
                     self.after(length, Happening::Thaw { node: false, number, life });
                 }
             }
+            Fault::AtWrite { node, kill, length } => drop(self.node_traps.insert(node, (kill, length))),
+            Fault::AtTask { worker, kill, length } => drop(self.worker_traps.insert(worker, (kill, length))),
             Fault::CutStore(number, length) => {
                 if !std::mem::replace(&mut self.nodes[number].cut, true) {
                     self.after(length, Happening::Mended(number));
@@ -627,6 +659,10 @@ impl<'r> Cluster<'r> {
         }
         if up {
             self.after(length, Happening::Starts { node, number });
+            // Connections of a dead process are reset.
+            for worker in (0..self.shape.workers).filter(|_| node) {
+                self.workers[worker].reset(number);
+            }
         }
     }
 

@@ -17,7 +17,6 @@ const SILENCE: u64 = 12_000;
 #[derive(Clone, Copy, Debug, Default)]
 struct Link {
     number: u64,
-    joined_at: u64,
     /// When the newest message was sent that the scheduler has seen: what comes now was sent after that.
     seen: Option<u64>,
 }
@@ -39,6 +38,8 @@ pub struct Worker {
     pub life: u32,
     pub up: bool,
     pub frozen: bool,
+    /// Its work takes no time to speak of.
+    pub hurries: bool,
     pub queues: BTreeSet<String>,
     concurrency: u32,
     links: Vec<Link>,
@@ -59,6 +60,7 @@ impl Worker {
             life: 0,
             up: true,
             frozen: false,
+            hurries: false,
             queues,
             concurrency,
             links: vec![Link::default(); nodes],
@@ -75,7 +77,7 @@ impl Worker {
     pub fn reborn(&mut self) {
         let links = self.links.iter().map(|link| Link { number: link.number, ..Link::default() }).collect();
         let fresh = Self::new(0, std::mem::take(&mut self.queues), self.concurrency, self.bus);
-        *self = Self { life: self.life + 1, links, ..fresh };
+        *self = Self { life: self.life + 1, hurries: self.hurries, links, ..fresh };
     }
 
     pub fn is_idle(&self) -> bool {
@@ -99,9 +101,9 @@ impl Worker {
         } else {
             for node in 0..self.links.len() {
                 let link = &mut self.links[node];
-                let heard = link.seen.unwrap_or(link.joined_at);
-                if link.number == 0 || now >= heard + SILENCE {
-                    *link = Link { number: link.number + 1, joined_at: now, seen: None };
+                let silent = link.seen.is_none_or(|seen| now >= seen + SILENCE);
+                if silent {
+                    *link = Link { number: link.number + 1, seen: None };
                     let (queues, concurrency, leases) = (self.queues.clone(), self.concurrency, leases.clone());
                     let what = FromWorker::Join { queues, concurrency, leases, asked: now };
                     self.sent.push(Sent::Session { node, link: self.links[node].number, what });
@@ -114,6 +116,11 @@ impl Worker {
         for (key, outcome) in self.kept.clone() {
             self.report(key, outcome);
         }
+    }
+
+    /// The connection to a scheduler is reset.
+    pub fn reset(&mut self, node: usize) {
+        self.links[node] = Link { number: self.links[node].number + 1, seen: None };
     }
 
     fn report(&mut self, key: LeaseKey, outcome: Outcome) {
@@ -145,7 +152,11 @@ impl Worker {
                 if !fresh || self.work.contains_key(&key) || self.kept.contains_key(&key) {
                     return;
                 }
-                let length = if rng.percent(70) { rng.next() % 3000 } else { rng.next() % 30_000 };
+                let length = match (self.hurries, rng.percent(70)) {
+                    (true, _) => rng.next() % 100,
+                    (false, true) => rng.next() % 3000,
+                    (false, false) => rng.next() % 30_000,
+                };
                 let ends_at = now + 1 + length;
                 self.begun.push(task.clone());
                 self.due.push((key.clone(), ends_at));
