@@ -12,6 +12,7 @@ mod kafka;
 mod kill;
 mod licences;
 mod schemas;
+mod serve;
 mod shipped;
 mod simulate;
 mod source;
