@@ -21,9 +21,11 @@ pub mod time;
 pub mod yaml;
 // Below this line: input and output.
 
+pub mod artifact;
 pub mod cli;
 pub mod database;
 pub mod dispatch;
+pub mod gateway;
 pub mod handler;
 pub mod journal;
 pub mod llm;

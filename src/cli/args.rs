@@ -41,6 +41,8 @@ pub enum Command {
     Agents(super::agents::AgentsArgs),
     /// Look for what keeps tol from working here
     Doctor(super::doctor::DoctorArgs),
+    /// Do the tasks of schedulers on other machines
+    Worker(super::worker::WorkerArgs),
     /// Print the JSON Schema of a kind of file
     Schema(super::schema::SchemaArgs),
     /// Print a completion script for a shell

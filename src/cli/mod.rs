@@ -13,7 +13,6 @@ mod doctor_checks;
 mod drive;
 mod dry_run;
 mod exit;
-mod git;
 mod graph;
 mod init;
 mod output;
@@ -30,6 +29,7 @@ mod signals;
 mod test;
 mod test_report;
 mod validate;
+mod worker;
 
 pub use args::{Cli, Command};
 
@@ -53,6 +53,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Agents(arguments) => agents::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => completions::man(&arguments),

@@ -11,11 +11,12 @@ use super::context::Context;
 use super::drive::{Start, Surroundings, drive};
 use super::exit::{DONE, Failure, INVALID};
 use super::retention::Retention;
-use super::{dry_run, git, params, resume};
+use super::{dry_run, params, resume};
 use crate::compile::{CheckOptions, Program, check};
 use crate::diagnostic::{Files, Severity, render_human};
 use crate::id::RunId;
 use crate::journal::NewRun;
+use crate::project::git;
 use crate::runtime::{Clock, StartRun, SystemClock};
 use crate::scheduler::{Accepted, Options, ReusedStep};
 

@@ -260,3 +260,28 @@ fn edges_say_where_they_come_from_and_whether_the_status_is_read() {
     assert_eq!(edges(1), [(0, "Referenced".to_owned(), false)]);
     assert_eq!(edges(2), [(0, "Declared".to_owned(), true)]);
 }
+
+#[test]
+fn a_bound_on_a_queue_that_nothing_goes_to_is_told() {
+    let check = |limits: &str, rest: &str, expect: &[&str]| {
+        check_lines(&format!("limits: {{ queues: {{ {limits} }} }}\n{rest}"), expect);
+    };
+    let steps = "steps:\n  - { id: s, run: \"true\", fallback: { run: \"true\", queue: gpu } }\n";
+    check("gpu: 1, default: 2", steps, &[]);
+    check("gpus: 1", steps, &["TOL0620 a.yaml:3:21"]);
+    check("other: 1", steps, &["TOL0620 a.yaml:3:21"]);
+    check("default: 1", "defaults: { queue: gpu }\nsteps:\n  - { id: s, run: \"true\" }\n", &["TOL0620 a.yaml:3:21"]);
+}
+
+#[test]
+fn a_step_s_queue_must_fit_the_action_that_its_template_gives() {
+    let check = |template: &str, step: &str, expect: &[&str]| {
+        let text = format!("templates: {{ t: {{ {template} }} }}\nsteps:\n  - {{ id: s, template: t, {step} }}\n");
+        check_lines(&text, expect);
+    };
+    check("run: \"true\"", "queue: gpu", &[]);
+    check("wait: 1s", "queue: gpu", &["TOL0107 a.yaml:5:27"]);
+    check("plan: { file: p.json }", "capabilities: [c]", &["TOL0211 a.yaml:3:33", "TOL0107 a.yaml:5:27"]);
+    // What belonged to the template's action goes with it.
+    check("run: \"true\", queue: gpu", "wait: 1s", &[]);
+}

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dispatch::bus_message::BusMessage;
 use crate::dispatch::remembered::Remembered;
 use crate::dispatch::{Lost, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
@@ -73,20 +74,6 @@ pub enum Sending {
     Bus(BusMessage),
     /// To the scheduler's loop.
     Report(Report),
-}
-
-/// What a bus is to carry. Everybody hears it; a stop that is meant for one worker must not end another's work.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BusMessage {
-    /// Absent: whoever it concerns.
-    pub to: Option<Arc<str>>,
-    pub message: Message,
-}
-
-impl BusMessage {
-    fn to_all(message: Message) -> Self {
-        Self { to: None, message }
-    }
 }
 
 /// What a worker is told.
@@ -384,6 +371,10 @@ impl Ledger {
                 Standing::Sent { .. } if entry.stop.is_some() => {
                     self.ended_unheard(key);
                     continue;
+                }
+                // A worker may have begun it without having been heard of: a second copy could begin it again.
+                Standing::Sent { .. } if entry.task.place.once => {
+                    "no worker has said that it has it, and it must not be sent twice".to_owned()
                 }
                 Standing::Sent { again } => {
                     *again = now + self.terms.resend;

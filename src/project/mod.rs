@@ -1,5 +1,6 @@
 //! The project folder: finds its root, lists and reads its files, confined.
 
+pub mod git;
 mod glob;
 mod list;
 mod root;

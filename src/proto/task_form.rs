@@ -49,7 +49,7 @@ impl From<&Task> for v1::Task {
             once: place.once,
             root: place.root.to_string(),
             requires: place.capabilities.iter().map(ToString::to_string).collect(),
-            work: Some(work_to_wire(work)),
+            work: Some(work.into()),
         }
     }
 }
@@ -89,11 +89,13 @@ impl TryFrom<v1::Task> for Task {
     }
 }
 
-fn work_to_wire(work: &Work) -> v1::task::Work {
-    match work {
-        Work::Run(script) => v1::task::Work::Run(script_to_wire(script)),
-        Work::Http(request) => v1::task::Work::Http(request_to_wire(request)),
-        Work::Agent(call) => v1::task::Work::Agent(call_to_wire(call)),
+impl From<&Work> for v1::task::Work {
+    fn from(work: &Work) -> Self {
+        match work {
+            Work::Run(script) => Self::Run(script_to_wire(script)),
+            Work::Http(request) => Self::Http(request_to_wire(request)),
+            Work::Agent(call) => Self::Agent(call_to_wire(call)),
+        }
     }
 }
 

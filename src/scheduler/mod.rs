@@ -12,6 +12,8 @@ mod prepare;
 mod preview;
 mod ready;
 #[cfg(test)]
+mod loss_tests;
+#[cfg(test)]
 mod ready_tests;
 mod scope;
 mod state;

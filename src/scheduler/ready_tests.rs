@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::scheduler::preview;
 use crate::scheduler::tests::Run;
 use crate::task::{Failure, Outcome};
 
@@ -80,4 +81,14 @@ fn room_is_given_back_however_a_unit_ends() {
     // The fallback leaves the queue.
     run.fail("b").check_done(&["a", "stop a", "b", "b", "c"]);
     run.ok("b").ok("c").check("a=timed_out b=succeeded c=succeeded: degraded");
+}
+
+#[test]
+fn a_preview_shows_where_work_goes() {
+    let pipeline = "queue: low\nsteps:\n  - { id: a, run: x }\n  - { id: b, run: x, queue: default, capabilities: [c] }\n  - { id: c, transform: { n: \"1\" } }\n";
+    let run = Run::of(pipeline);
+    let steps = preview(&run.state.program, (*run.state.accepted).clone());
+    let shown: Vec<String> =
+        steps.iter().map(|(path, step)| format!("{path} {} {}", step["queue"], step["capabilities"])).collect();
+    assert_eq!(shown, ["a \"low\" null", "b null [\"c\"]", "c null null"]);
 }

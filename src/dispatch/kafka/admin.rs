@@ -189,7 +189,8 @@ impl Admin {
                 differs(topic, "replicas", described.replicas.to_string(), spec.replication.to_string());
             }
         }
-        let specifiers: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let specifiers: Vec<ResourceSpecifier<'_>> =
+            topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         if specifiers.is_empty() {
             return Ok(differences);
         }

@@ -50,7 +50,8 @@ pub async fn check(settings: &KafkaSettings, queues: &[&str]) -> Vec<Finding> {
         findings.push(Finding::error(&KafkaError::TooFewBrokers { have: brokers, want }));
     } else if brokers < want {
         let message = format!("{brokers} broker(s) for {want} replicas: a broker that is lost takes messages with it");
-        let help = Some("for production, run as many brokers as KAFKA_REPLICATION_FACTOR says, and one more".to_owned());
+        let help =
+            Some("for production, run as many brokers as KAFKA_REPLICATION_FACTOR says, and one more".to_owned());
         findings.push(Finding { level: Level::Warning, message, help });
     }
     let topics = Topics::new(settings).all(queues.iter().copied());

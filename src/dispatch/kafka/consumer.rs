@@ -61,12 +61,7 @@ pub struct Received {
 impl Received {
     /// Where it stood.
     pub fn place(&self) -> Place {
-        Place {
-            topic: self.topic.clone(),
-            partition: self.partition,
-            offset: self.offset,
-            assignment: self.assignment,
-        }
+        Place { topic: self.topic.clone(), partition: self.partition, offset: self.offset, assignment: self.assignment }
     }
 
     /// The text of a header.
@@ -141,7 +136,8 @@ impl Consumer {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
         let (began, beginning) = oneshot::channel();
         let (ends, ended) = oneshot::channel();
-        let thread = Thread { watch: watch.clone(), shared: shared.clone(), sender, held: VecDeque::new(), paused: false };
+        let thread =
+            Thread { watch: watch.clone(), shared: shared.clone(), sender, held: VecDeque::new(), paused: false };
         let brokers = settings.brokers.clone();
         // A consumer is made, used and dropped on its thread: each of these can block.
         std::thread::Builder::new()
@@ -307,7 +303,8 @@ fn beginnings(
     let committed = if has_group { Some(consumer.committed_offsets(all.clone(), PATIENCE)?) } else { None };
     for element in otherwise.elements() {
         let (topic, partition) = (element.topic(), element.partition());
-        let known = committed.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset());
+        let known =
+            committed.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset());
         let offset = match (known, element.offset()) {
             (Some(offset @ Offset::Offset(_)), _) => offset,
             (_, Offset::End | Offset::Invalid) => {
@@ -369,10 +366,7 @@ impl Thread {
         // What was fetched of a partition that is gone is read by its new owner.
         let assignment = self.watch.assignment_of(topic, partition)?;
         let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-                .collect()
+            headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
         });
         Some(Received {
             topic: Arc::from(topic),

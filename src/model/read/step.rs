@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::diagnostic::Spanned;
+use crate::diagnostic::{Diagnostic, Spanned};
 use crate::expr::Template;
-use crate::model::action::{Action, CacheRule, RunStep, ScriptSource};
+use crate::model::action::{Action, CacheRule, PlanSource, RunStep, ScriptSource};
 use crate::model::limits::Retry;
 use crate::model::read::retry::{read_retry, read_timeouts};
-use crate::model::read::{ReadContext, action, fan, scalar};
+use crate::model::read::{ReadContext, action, codes, fan, scalar};
 use crate::model::step::{Condition, EnvEntry, Priority, Step, StepPlace};
 use crate::task::{DEFAULT_QUEUE, Shell};
 use crate::yaml::{Node, Yaml};
@@ -56,8 +56,21 @@ fn place(queue: &str, capabilities: Vec<Box<str>>) -> Arc<StepPlace> {
 }
 
 /// Where the work of a step is done; nothing for an action that no worker does.
-fn read_place(node: &Node, action: &Action, defaults: &Defaults) -> Option<Arc<StepPlace>> {
+fn read_place(
+    node: &Node,
+    action: &Action,
+    defaults: &Defaults,
+    context: &mut ReadContext<'_>,
+) -> Option<Arc<StepPlace>> {
     match action {
+        Action::Plan(plan) if !matches!(plan.source, PlanSource::Agent { .. }) => {
+            for entry in ["queue", "capabilities"].into_iter().filter_map(|key| node.entry(key)) {
+                let message = format!("`{}` has no effect: no worker makes this plan, it stands in a file", entry.key);
+                let help = "put it on the `execute` step: the calls of the plan go there";
+                context.report(Diagnostic::error(codes::OTHER_ACTION, entry.key_span, message).help(help));
+            }
+            return None;
+        }
         Action::Run(_)
         | Action::Http(_)
         | Action::Agent(_)
@@ -147,7 +160,7 @@ pub(super) fn read_step(
         Box::new(read_step(fallback, id.clone(), &plain, context))
     });
     Step {
-        place: read_place(node, &action, defaults),
+        place: read_place(node, &action, defaults, context),
         span: node.span,
         label: scalar::text(node, "name"),
         depends,

@@ -2,6 +2,8 @@
 //! clocks that jump. `TOL_SEEDS=N` runs that many projects, `TOL_SEED=n` repeats one.
 
 mod generate;
+mod many;
+mod outcome;
 mod rng;
 mod watch;
 mod world;

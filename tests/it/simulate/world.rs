@@ -3,17 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tol::id::{LeaseToken, RunId, UnitPath};
 use tol::runtime::replay;
 use tol::scheduler::{
     Accepted, Decision, Effect, Event, Input, Options, Phase, PreparedWork, Rejection, Settlement, Stamped, State,
     StepStatus, UnitKey, admit, apply, prepare,
 };
-use tol::task::{AgentPhase, ErrorClass, Failure, Outcome, Usage, Work};
+use tol::task::{Outcome, Work};
 use tol::time::Timestamp;
 
-use super::generate::{Project, blueprint};
+use super::generate::Project;
+use super::outcome::outcome;
 use super::rng::Rng;
 use super::watch::{Watch, projection, units};
 
@@ -25,7 +26,6 @@ struct Held {
     path: UnitPath,
     token: LeaseToken,
     work: Work,
-    json: bool,
     stop: bool,
     lost: bool,
 }
@@ -177,8 +177,7 @@ impl<'r> World<'r> {
             }
             PreparedWork::Task(task) => {
                 assert_eq!(task.unit, path);
-                let json = matches!(&task.work, Work::Run(script) if script.json);
-                self.held.push(Held { path, token, work: task.work, json, stop: false, lost: false });
+                self.held.push(Held { path, token, work: task.work, stop: false, lost: false });
             }
         }
     }
@@ -250,7 +249,7 @@ impl<'r> World<'r> {
             return;
         }
         let held = self.held.swap_remove(number);
-        let outcome = if lost { Outcome::Stopped } else { self.outcome(&held) };
+        let outcome = if lost { Outcome::Stopped } else { self.outcome_of(&held) };
         let draw = self.rng.unit();
         let Held { path: unit, token, .. } = held;
         self.late.push((unit.clone(), token, outcome.clone()));
@@ -338,7 +337,7 @@ impl<'r> World<'r> {
     fn crash(&mut self) {
         self.effects.clear();
         for held in std::mem::take(&mut self.held) {
-            let outcome = self.outcome(&held);
+            let outcome = self.outcome_of(&held);
             self.late.push((held.path, held.token, outcome));
         }
         self.state = self.replayed();
@@ -374,6 +373,10 @@ impl<'r> World<'r> {
         }
     }
 
+    fn outcome_of(&mut self, held: &Held) -> Outcome {
+        outcome(self.rng, &held.work, held.stop)
+    }
+
     /// I5: what the log says is what was in memory.
     fn replayed(&self) -> State {
         let history: Vec<Stamped> = self.log.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -381,54 +384,5 @@ impl<'r> World<'r> {
             .unwrap_or_else(|(seq, problem)| panic!("I5: event {seq} {problem}"));
         assert_eq!(projection(&state), projection(&self.state), "I5: the replay differs");
         state
-    }
-
-    fn outcome(&mut self, held: &Held) -> Outcome {
-        if held.stop && self.rng.percent(80) {
-            return Outcome::Stopped;
-        }
-        let usage = match &held.work {
-            Work::Agent(_) => Some(Usage { input_tokens: self.rng.next() % 200, output_tokens: self.rng.next() % 100 })
-                .filter(|_| self.rng.percent(90)),
-            Work::Run(_) | Work::Http(_) => None,
-        };
-        if self.rng.percent(30) {
-            let class = [ErrorClass::Transient, ErrorClass::Permanent, ErrorClass::Timeout][self.rng.below(3)];
-            let retry_after_ms = self.rng.percent(10).then(|| self.rng.next() % 5000);
-            let failure = Failure {
-                stderr: Some("no".to_owned()),
-                exit_code: Some(3),
-                retry_after_ms,
-                ..Failure::new(class, "exit code 3")
-            };
-            return Outcome::Failed { failure, usage };
-        }
-        let outputs = Arc::new(self.outputs(held));
-        Outcome::Succeeded { outputs, exit_code: Some(0), stderr: Some(String::new()), usage, cached: false }
-    }
-
-    fn outputs(&mut self, held: &Held) -> Value {
-        let Work::Agent(call) = &held.work else {
-            return if held.json {
-                (0..self.rng.below(5)).map(|number| json!(number)).collect()
-            } else {
-                json!({ "text": "said", "x": self.rng.unit() })
-            };
-        };
-        match call.phase {
-            AgentPhase::Plan => match self.rng.below(4) {
-                0 => json!({ "text": "I cannot plan." }),
-                1 => json!({ "output": { "steps": [{ "id": "E1", "tool": "nothing", "input": {} }] } }),
-                _ => json!({ "output": blueprint(self.rng, true, true) }),
-            },
-            AgentPhase::Execute if self.rng.percent(50) => json!({ "text": "said", "output": { "a": 1 } }),
-            AgentPhase::Execute => json!({ "text": "said" }),
-            AgentPhase::Synthesize => json!({ "text": format!("draft {}", self.rng.below(3)) }),
-            AgentPhase::Critique if self.rng.percent(10) => json!({ "text": "fine" }),
-            AgentPhase::Critique => {
-                let accepted = self.rng.percent(50);
-                json!({ "output": { "score": self.rng.unit(), "accepted": accepted, "critiques": [{ "id": "c", "severity": "minor", "message": "m" }] } })
-            }
-        }
     }
 }
