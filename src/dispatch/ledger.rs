@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dispatch::bus_message::BusMessage;
 use crate::dispatch::remembered::Remembered;
 use crate::dispatch::{Lost, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
@@ -76,20 +77,6 @@ pub enum Sending {
     Bus(BusMessage),
     /// To the scheduler's loop.
     Report(Report),
-}
-
-/// What a bus is to carry. Everybody hears it; a stop that is meant for one worker must not end another's work.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BusMessage {
-    /// Absent: whoever it concerns.
-    pub to: Option<Arc<str>>,
-    pub message: Message,
-}
-
-impl BusMessage {
-    fn to_all(message: Message) -> Self {
-        Self { to: None, message }
-    }
 }
 
 /// What a worker is told.

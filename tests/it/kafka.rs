@@ -126,7 +126,7 @@ impl Scheduler {
         let (sender, reports) = unbounded_channel();
         let (out, outbox) = unbounded_channel();
         let hub = Hub::start(terms, sender, Some(out), true);
-        let options = BusOptions { name: name.to_owned(), lines: None };
+        let options = BusOptions::new(name);
         let bus = Bus::start(settings, options, &hub, outbox).await.expect("a bus");
         Self { hub, bus, reports }
     }
@@ -314,7 +314,6 @@ fn every_way_to_connect_works_and_what_is_wrong_is_said() {
             (no_certificate, "no certificate of its own"),
         ] {
             let error = Admin::new(&settings).unwrap().brokers().await.unwrap_err();
-            eprintln!("{what}: {error}");
             assert!(matches!(error, KafkaError::Tls { .. }), "{what}: {error}");
         }
         let settings = KafkaSettings::new("127.0.0.1:1");
@@ -408,7 +407,7 @@ fn a_poison_message_is_put_aside_and_its_partition_moves_on() {
         let letters = read_all(&settings, &Topics::dead_letters(&tasks), 3).await;
         for letter in &letters {
             assert_eq!(letter.payload, b"this is no envelope");
-            assert!(letter.header("reason").unwrap().contains("no envelope"), "{letter:?}");
+            assert!(letter.header("reason").unwrap().contains("envelope"), "{letter:?}");
             assert_eq!(letter.header("attempts"), Some("3"));
             assert!(letter.header("source").unwrap().starts_with(&format!("{tasks}/")), "{letter:?}");
         }
@@ -479,8 +478,8 @@ fn a_rebalance_begins_nothing_anew() {
         }
         // One leaves in the middle of it.
         until("it has work", 20, || second.in_work() > 0).await;
-        assert!(second.drain(Duration::from_secs(30)).await);
-        assert_eq!(scheduler.successes(60, 60).await.len(), 60);
+        let (drained, units) = tokio::join!(second.drain(Duration::from_secs(30)), scheduler.successes(60, 60));
+        assert!(drained && units.len() == 60);
         assert!(first.drain(Duration::from_secs(30)).await);
         assert!(third.drain(Duration::from_secs(30)).await);
     });
