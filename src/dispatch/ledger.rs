@@ -215,7 +215,8 @@ impl Ledger {
         self.sessions.values().map(|session| (session.worker.clone(), session.concurrency, session.has.len())).collect()
     }
 
-    /// From now on this scheduler answers for a run.
+    /// From now on this scheduler answers for a run: what it does not have of it is stale. A run that is taken over
+    /// begins once all that was out is reclaimed; until then nobody is told to stop, and outcomes are kept.
     pub fn begin(&mut self, run: &RunId) {
         self.driven.insert(run.clone());
     }
@@ -400,7 +401,6 @@ impl Ledger {
 
     fn insert(&mut self, task: Task, standing: Standing) {
         let key = LeaseKey::of(&task);
-        self.driven.insert(key.run.clone());
         if matches!(standing, Standing::Queued) {
             self.waiting.entry(lane_of(&task)).or_default().push_back(key.clone());
         }

@@ -197,8 +197,9 @@ impl Loop {
             Message::Start(start) => self.on_start(*start),
             Message::Adopt { state, watcher } => {
                 let run = state.run.clone();
-                self.live.insert(run.clone(), Live::new(*state, watcher));
-                self.dispatch.begin(&run);
+                let mut live = Live::new(*state, watcher);
+                live.unannounced = true;
+                self.live.insert(run.clone(), live);
                 let input = if self.dispatch.outlives() { Input::Reclaim } else { Input::Recover };
                 if let Err(error) = self.take_in(&run, input)
                     && let Some(live) = self.live.remove(&run)
@@ -337,6 +338,12 @@ impl Loop {
             let Some((_, at, effects)) = live.due(seq) else { break };
             for effect in effects {
                 self.perform(run, at, effect);
+            }
+            // Only now is all that had been out out here. Whoever came before with some of it was not sent away.
+            if let Some(live) = self.live.get_mut(run)
+                && std::mem::take(&mut live.unannounced)
+            {
+                self.dispatch.begin(run);
             }
         }
         self.look_for_waiting(run);
