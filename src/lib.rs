@@ -21,12 +21,21 @@ pub mod time;
 pub mod yaml;
 // Below this line: input and output.
 
+pub mod artifact;
 pub mod cli;
+pub mod database;
 pub mod dispatch;
+pub mod gateway;
 pub mod handler;
 pub mod journal;
 pub mod llm;
 pub mod project;
 pub mod runtime;
+pub mod server;
 pub mod telemetry;
+pub mod watch;
 pub mod worker;
+
+#[cfg(test)]
+#[path = "../tests/support/postgres.rs"]
+mod test_postgres;

@@ -9,12 +9,12 @@ use super::args::{StateArgs, TextFormat};
 use super::context::Context;
 use super::diff_trees::{Change, compare};
 use super::exit::{DONE, FAILED, Failure};
-use super::{diff_report, git, output};
+use super::{diff_report, output};
 use crate::compile::{CheckOptions, SourceProblem, Sources, check, folder_of, join};
 use crate::diagnostic::{Files, Severity, render_human};
 use crate::journal::{ListFilter, RunRow};
 use crate::model::{apply_templates, merge_includes};
-use crate::project::text_of;
+use crate::project::{git, text_of};
 use crate::yaml::{self, Node};
 
 /// `tol diff`.

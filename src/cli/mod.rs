@@ -12,24 +12,29 @@ mod doctor;
 mod doctor_checks;
 mod drive;
 mod dry_run;
+mod elsewhere;
 mod exit;
-mod git;
+mod follow;
 mod graph;
 mod init;
 mod output;
 mod params;
 mod print;
 mod progress;
+mod remote;
+mod rerun;
 mod resume;
 mod retention;
 mod run;
 mod runs;
 mod scan;
 mod schema;
+mod serve;
 mod signals;
 mod test;
 mod test_report;
 mod validate;
+mod worker;
 
 pub use args::{Cli, Command};
 
@@ -45,6 +50,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::Runs(arguments) => runs::run(arguments.command),
         Command::Graph(arguments) => graph::run(&arguments),
@@ -53,6 +59,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Agents(arguments) => agents::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => completions::man(&arguments),

@@ -1,26 +1,16 @@
 //! From what was typed to the files that `tol validate` checks: folders, patterns, standard input, project roots.
 //!
-//! Which of the files in a folder belong to this language is decided when they are read, in `validate`.
+//! Which of the files in a folder belong to this language is decided when they are read, in `watch`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
 use crate::project::{expand_glob, find_root, is_glob, list_folder};
+use crate::watch::Target;
 
 /// The name under which standard input is shown.
 pub const STDIN: &str = "<stdin>";
-
-/// One file to look at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Target {
-    /// Its project's root, absolute and without links.
-    pub root: PathBuf,
-    /// Its path within the root, with `/`.
-    pub path: String,
-    /// It was named by itself, so it is checked whatever it holds.
-    pub is_named: bool,
-}
 
 /// All files to look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::exit::{DONE, FAILED, Failure};
-use super::scan::{Target, scan, shown};
+use super::scan::{scan, shown};
 use super::test_report::{self, CaseReport, FileReport, Problem};
 use crate::compile::Sources;
 use crate::compile::{CheckOptions, Program, check, folder_of, join};
@@ -16,6 +16,7 @@ use crate::model::{ReadContext, TestCase, TestFile, read_test};
 use crate::project::FolderSources;
 use crate::schema::{self, DocumentKind};
 use crate::testing::{CaseResult, check_case};
+use crate::watch::Target;
 use crate::yaml;
 
 /// Cases are played and conditions evaluated by recursion, up to their own limits.

@@ -8,25 +8,12 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::exit::{self, Failure};
-use super::scan::{STDIN, Scan, Target, scan, shown};
-use crate::compile::{Checker, SourceProblem, Sources};
-use crate::diagnostic::{
-    Count, Diagnostic, FileId, Files, Span, count, render_github, render_human, render_json, render_sarif,
-};
+use super::scan::{STDIN, Scan, scan, shown};
+use crate::compile::{SourceProblem, Sources};
+use crate::diagnostic::{Count, count, render_github, render_human, render_json, render_sarif};
 use crate::project::{FolderSources, text_of};
-use crate::schema::DocumentKind;
+use crate::watch::{Findings, Purpose, survey};
 use crate::yaml::Limits;
-
-/// A file or folder of a scan that cannot be read.
-const NOT_READ: &str = "TOL0019";
-/// Fewer files than this are checked by one thread.
-const FEW_FILES: usize = 16;
-/// More threads than this are not faster: most of the time goes into memory.
-const MOST_THREADS: usize = 8;
-/// Nested conditions and templates are checked by recursion, up to their own limits.
-const STACK_BYTES: usize = 32 << 20;
-/// Top-level keys of a file that pipelines include.
-const INCLUDE_KEYS: [&str; 4] = ["defaults", "agents", "tools", "templates"];
 
 /// `tol validate`.
 #[derive(Clone, Debug, Args)]
@@ -54,14 +41,6 @@ pub enum ValidateFormat {
     Sarif,
     /// Workflow commands of GitHub
     Github,
-}
-
-/// What a check came to.
-#[derive(Debug, Default)]
-struct Findings {
-    files: Files,
-    diagnostics: Vec<Diagnostic>,
-    checked: usize,
 }
 
 /// Runs the command; gives its exit code.
@@ -150,194 +129,27 @@ impl Sources for Project {
     }
 }
 
-/// Checks all files, by several threads if they are many.
+/// Checks all files that a scan found.
 fn check_all(scan: Scan, stdin: Option<Result<Arc<str>, SourceProblem>>, here: &Path) -> Result<Findings, Failure> {
-    let mut projects: BTreeMap<&Path, Project> = BTreeMap::new();
+    let mut projects: BTreeMap<PathBuf, Project> = BTreeMap::new();
     for target in &scan.targets {
-        projects
-            .entry(&target.root)
-            .or_insert_with(|| Project { folder: FolderSources::new(&target.root), stdin: stdin.clone() });
+        if !projects.contains_key(&target.root) {
+            let project = Project { folder: FolderSources::new(&target.root), stdin: stdin.clone() };
+            projects.insert(target.root.clone(), project);
+        }
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-    let threads = if scan.targets.len() < FEW_FILES { 1 } else { threads };
-    let share = scan.targets.len().div_ceil(threads).max(1);
-    let mut merged = Merged::default();
-    std::thread::scope(|scope| {
-        let projects = &projects;
-        let mut workers = Vec::new();
-        for targets in scan.targets.chunks(share) {
-            let builder = std::thread::Builder::new().name("check".to_owned()).stack_size(STACK_BYTES);
-            workers.push(builder.spawn_scoped(scope, move || check_some(targets, projects, here))?);
-        }
-        for worker in workers {
-            let parts = worker.join().map_err(|_| Failure::failed("the check ended by a fault of tol itself"))?;
-            parts.into_iter().for_each(|part| merged.add(part));
-        }
-        Ok::<(), Failure>(())
-    })?;
-    let mut findings = merged.findings;
+    let mut findings = survey(&scan.targets, &projects, Purpose::Validate, &|path| shown(path, here))
+        .map_err(|error| Failure::failed(error.to_string()))?;
     for (path, reason) in scan.unreadable {
-        let help = "make it readable, or name the files to check one by one";
-        let message = format!("`{path}` cannot be read: {reason}");
-        let finding = Diagnostic::error(NOT_READ, nowhere(&mut findings.files, &path), message).help(help);
-        findings.diagnostics.push(finding);
+        findings.unreadable(&path, &reason);
     }
     Ok(findings)
 }
 
-/// The start of a text that is not there.
-fn nowhere(files: &mut Files, path: &str) -> Span {
-    Span { file: files.add(path, Arc::from("")), start: 0, end: 0 }
-}
-
-/// Checks some of the files, by one checker a project. Paths in the findings are as they are shown.
-fn check_some(targets: &[Target], projects: &BTreeMap<&Path, Project>, here: &Path) -> Vec<Findings> {
-    let mut parts = Vec::new();
-    for of_project in targets.chunk_by(|left, right| left.root == right.root) {
-        let Some(root) = of_project.first().map(|target| target.root.as_path()) else { continue };
-        let Some(project) = projects.get(root) else { continue };
-        let mut checker = Checker::new(project);
-        let mut checked = 0;
-        let mut passed_by = Vec::new();
-        for target in of_project {
-            match check_one(target, project, &mut checker) {
-                Ok(is_checked) => checked += usize::from(is_checked),
-                Err(problem) => passed_by.push((target, problem)),
-            }
-        }
-        let (files, diagnostics) = checker.finish();
-        let mut part = Findings { files: Files::default(), diagnostics, checked };
-        for number in 0..files.len() {
-            let file = FileId(u32::try_from(number).unwrap_or(u32::MAX));
-            part.files.add(&shown(&root.join(files.path(file)), here), files.shared_text(file));
-        }
-        for (target, problem) in passed_by {
-            let path = shown(&root.join(&target.path), here);
-            let message = format!("`{path}` is not checked: {problem}");
-            let place = nowhere(&mut part.files, &path);
-            part.diagnostics.push(Diagnostic::warning(NOT_READ, place, message).help("mend or delete the link"));
-        }
-        parts.push(part);
-    }
-    parts
-}
-
-/// Checks one file; false if it is nothing of this language.
-///
-/// # Errors
-/// A file that was not named by itself is a link to nothing, or to the outside.
-fn check_one(target: &Target, project: &Project, checker: &mut Checker<'_>) -> Result<bool, SourceProblem> {
-    let kind = match checker.kind(&target.path) {
-        Ok(Some(kind)) => kind,
-        Ok(None) => {
-            let text = match project.read(&target.path) {
-                Ok(text) | Err(SourceProblem::NotUtf8 { text, .. }) => text,
-                Err(_) => Arc::from(""),
-            };
-            if is_include(&text) && target.is_named {
-                DocumentKind::Include
-            } else if target.is_named || is_blank(&text) {
-                DocumentKind::Pipeline
-            } else {
-                return Ok(false);
-            }
-        }
-        Err(problem @ (SourceProblem::Missing | SourceProblem::Outside)) if !target.is_named => return Err(problem),
-        // The checker says of such a file what keeps it from being read.
-        Err(_) => DocumentKind::Pipeline,
-    };
-    checker.check_document(&target.path, kind);
-    Ok(true)
-}
-
-/// True for a text of blanks and comments: an empty file among pipelines is one that somebody forgot to write.
-fn is_blank(text: &str) -> bool {
-    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
-    lines.into_iter().all(|line| line.is_empty() || line.starts_with('#') || line == "---" || line == "...")
-}
-
-/// True for a text whose top-level keys are those of a file to be included.
-fn is_include(text: &str) -> bool {
-    let is_key_line = |line: &&str| !line.is_empty() && !line.starts_with([' ', '\t', '#', '-', '}', ']']);
-    let mut keys = text.trim_start_matches('\u{feff}').lines().filter(is_key_line).peekable();
-    let is_known = |line: &str| line.split_once(':').is_some_and(|(key, _)| INCLUDE_KEYS.contains(&key.trim_end()));
-    keys.peek().is_some() && keys.all(is_known)
-}
-
-/// The findings of all threads as one. A file that several of them read is one file.
-#[derive(Default)]
-struct Merged {
-    findings: Findings,
-    known: BTreeMap<String, Vec<FileId>>,
-}
-
-impl Merged {
-    fn add(&mut self, part: Findings) {
-        let numbers: Vec<FileId> = (0..part.files.len())
-            .map(|number| self.file(&part.files, FileId(u32::try_from(number).unwrap_or(u32::MAX))))
-            .collect();
-        let renumber = |span: &mut Span| {
-            span.file = numbers.get(span.file.0 as usize).copied().unwrap_or(span.file);
-        };
-        self.findings.diagnostics.extend(part.diagnostics.into_iter().map(|mut one| {
-            renumber(&mut one.span);
-            one.related.iter_mut().for_each(|(span, _)| renumber(span));
-            one
-        }));
-        self.findings.checked += part.checked;
-    }
-
-    fn file(&mut self, files: &Files, file: FileId) -> FileId {
-        let (path, text) = (files.path(file), files.text(file));
-        let known = self.known.entry(path.to_owned()).or_default();
-        let merged = &mut self.findings.files;
-        if let Some(same) = known.iter().find(|other| merged.text(**other) == text) {
-            return *same;
-        }
-        let number = merged.add(path, files.shared_text(file));
-        known.push(number);
-        number
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Findings, Merged, is_blank, is_include, summary};
-    use crate::diagnostic::{Count, Diagnostic, FileId, Files, Span, count};
-
-    #[test]
-    fn tells_texts_apart() {
-        for (text, blank, include) in [
-            ("", true, false),
-            ("\u{feff}# c\n\n---\n", true, false),
-            ("a: 1\n", false, false),
-            ("# c\ndefaults:\n  retry: {}\n\nagents : {}\n", false, true),
-            ("defaults: {}\nsteps: []\n", false, false),
-        ] {
-            assert_eq!((is_blank(text), is_include(text)), (blank, include), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_two_threads_found_in_one_file_is_told_once() {
-        let mut merged = Merged::default();
-        for others in 0..2 {
-            let mut files = Files::default();
-            for _ in 0..others {
-                files.add("other.yaml", "b".into());
-            }
-            let file = files.add("shared.yaml", "a".into());
-            let span = Span { file, start: 0, end: 1 };
-            let one = Diagnostic::error("TOL0204", span, "m").related(span, "r");
-            merged.add(Findings { files, diagnostics: vec![one], checked: 1 });
-        }
-        let findings = merged.findings;
-        assert_eq!((findings.files.len(), findings.checked), (2, 2));
-        assert!(
-            findings.diagnostics.iter().all(|one| one.span.file == FileId(0) && one.related[0].0.file == FileId(0))
-        );
-        assert_eq!(count(&findings.files, &findings.diagnostics), Count { errors: 1, warnings: 0 });
-    }
+    use super::summary;
+    use crate::diagnostic::Count;
 
     #[test]
     fn sums_up() {

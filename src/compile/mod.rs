@@ -38,7 +38,7 @@ pub use checker::{CheckOptions, Checker, check, settings};
 pub use input::InputTemplate;
 pub use input_check::check_input;
 pub use kind::kind_of;
-pub use params::{blueprint_schema, complete_params, hold_against};
+pub use params::{blueprint_schema, complete_params, hold_against, read_params};
 pub use paths::{folder_of, join};
 pub use pipeline::{compile_pipeline, fallback_number};
 pub use program::{Call, CallTarget, CompiledBlueprint, CompiledPipeline, Program};

@@ -11,6 +11,16 @@ pub trait Sources {
     fn exists(&self, path: &str) -> bool;
 }
 
+impl<S: Sources + ?Sized> Sources for &S {
+    fn read(&self, path: &str) -> Result<Arc<str>, SourceProblem> {
+        (**self).read(path)
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        (**self).exists(path)
+    }
+}
+
 /// Why a text cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceProblem {

@@ -8,12 +8,15 @@
 mod hub;
 mod in_process;
 mod ledger;
+mod log;
 mod remembered;
 mod stop;
+mod wire;
 
 pub use hub::{BusMessage, Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
 pub use ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 
 use crate::id::{LeaseToken, RunId, UnitPath};

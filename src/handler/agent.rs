@@ -1,7 +1,9 @@
 //! Calls an agent: chooses the provider, and carries request and answer.
 
+use std::future::Future;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::dispatch::StopSignal;
@@ -41,6 +43,7 @@ async fn by_command(
     };
     let end = process::perform(&program, &mut record, stop).await;
     record.finish();
+    record.log.flush().await;
     let status = match end {
         Ok(End::Exited(status)) => status,
         Ok(End::Stopped) => return Ok(Outcome::Stopped),
@@ -122,6 +125,14 @@ impl Record {
 }
 
 impl Sink for Record {
+    fn is_ready(&self) -> bool {
+        self.log.is_ready()
+    }
+
+    fn ready(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.log.flush())
+    }
+
     fn take(&mut self, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
         let Self { answer, stderr, redact, log } = self;
         match stream {

@@ -10,7 +10,8 @@ use crate::handler::breaker::Breakers;
 use crate::handler::http::Client;
 use crate::handler::process::Stream;
 use crate::handler::secrets::Secrets;
-use crate::id::{RunId, UnitPath};
+use crate::id::{LeaseToken, RunId, UnitPath};
+use crate::time::Timestamp;
 
 /// One line that a program printed, for who watches. Secrets are taken out of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct LogLine {
     pub stream: Stream,
     /// Without its newline.
     pub text: String,
+    /// The hand-out that printed it.
+    pub token: LeaseToken,
+    pub at: Timestamp,
 }
 
 /// What every handler needs beside its task. One serves all tasks of a process.
@@ -33,6 +37,8 @@ pub struct WorkerContext {
     pub secrets: Secrets,
     /// Who watches what programs print. A line is dropped, not waited for, when the channel is full.
     pub live: Option<mpsc::Sender<LogLine>>,
+    /// True if programs wait for who watches instead, so that no line is dropped.
+    pub live_waits: bool,
     pub breakers: Breakers,
     /// Made when the first request is sent, because reading the system's certificates takes milliseconds.
     pub(crate) client: OnceLock<Client>,
@@ -45,6 +51,20 @@ impl WorkerContext {
     pub fn new(state_folder: &Path, caller_env: BTreeMap<String, String>, live: Option<mpsc::Sender<LogLine>>) -> Self {
         let state_folder = std::path::absolute(state_folder).unwrap_or_else(|_| state_folder.to_owned());
         let secrets = Secrets::from_env(&caller_env);
-        Self { state_folder, caller_env, secrets, live, breakers: Breakers::default(), client: OnceLock::new() }
+        Self {
+            state_folder,
+            caller_env,
+            secrets,
+            live,
+            live_waits: false,
+            breakers: Breakers::default(),
+            client: OnceLock::new(),
+        }
+    }
+
+    /// The same, but programs wait for who watches: every line reaches the channel.
+    pub fn waiting(mut self) -> Self {
+        self.live_waits = true;
+        self
     }
 }

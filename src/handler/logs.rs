@@ -6,29 +6,30 @@
 //! `note` (words of `tol` itself), and `d` is whole lines, or a part of a very long one. Nothing is written for a
 //! program that prints nothing. A line that was cut short by a crash is passed over when the file is read.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::handler::context::{LogLine, WorkerContext};
 use crate::handler::folders;
 use crate::handler::process::Stream;
-use crate::id::{RunId, UnitPath};
+use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::Task;
 use crate::time::Timestamp;
 
 /// The most that is kept of one attempt, in bytes of output.
-const ATTEMPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(super) const ATTEMPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A line longer than this is written in parts.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// A head stands on the first line, or behind one that a crash cut short.
 const HEAD_LINES_MAX: usize = 3;
 /// The version of the files' form.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Where a piece of a log comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,18 +51,18 @@ impl From<Stream> for Source {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Head {
-    tol_log: u32,
-    unit: String,
-    attempt: u32,
-    t: u64,
+pub(super) struct Head {
+    pub(super) tol_log: u32,
+    pub(super) unit: String,
+    pub(super) attempt: u32,
+    pub(super) t: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Record<'a> {
-    t: u64,
-    s: Source,
-    d: std::borrow::Cow<'a, str>,
+pub(super) struct Record<'a> {
+    pub(super) t: u64,
+    pub(super) s: Source,
+    pub(super) d: std::borrow::Cow<'a, str>,
 }
 
 /// Writes the log of one attempt, and tells who watches. Losing a log never fails a step: after an error of the file
@@ -76,7 +77,11 @@ pub struct Writer {
     written: u64,
     out: Vec<u8>,
     err: Vec<u8>,
+    token: LeaseToken,
     live: Option<mpsc::Sender<LogLine>>,
+    waits: bool,
+    /// Lines for who watches that the channel had no room for, if they are waited for.
+    unsent: VecDeque<LogLine>,
 }
 
 impl Writer {
@@ -92,7 +97,30 @@ impl Writer {
             written: 0,
             out: Vec::new(),
             err: Vec::new(),
+            token: task.token,
             live: context.live.clone(),
+            waits: context.live_waits,
+            unsent: VecDeque::new(),
+        }
+    }
+
+    /// False while lines wait for who watches; then no more should be pushed before [`Writer::flush`] is done.
+    pub fn is_ready(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Waits until who watches has room for every line. Nothing is lost if the wait is given up and begun again.
+    pub async fn flush(&mut self) {
+        let Some(live) = &self.live else { return };
+        while !self.unsent.is_empty() {
+            let Ok(room) = live.reserve().await else {
+                // Nobody watches any more.
+                self.unsent.clear();
+                return;
+            };
+            if let Some(line) = self.unsent.pop_front() {
+                room.send(line);
+            }
         }
     }
 
@@ -138,20 +166,7 @@ impl Writer {
             return;
         }
         let text = String::from_utf8_lossy(bytes);
-        if let Some(live) = &self.live {
-            for line in text.lines() {
-                let line = LogLine {
-                    run: self.run.clone(),
-                    unit: self.unit.clone(),
-                    attempt: self.attempt,
-                    stream,
-                    text: line.to_owned(),
-                };
-                if live.try_send(line).is_err() {
-                    break;
-                }
-            }
-        }
+        self.show(stream, &text);
         let before = self.written;
         self.written = self.written.saturating_add(bytes.len() as u64);
         if self.written <= ATTEMPT_BYTES_MAX {
@@ -159,6 +174,29 @@ impl Writer {
         } else if before <= ATTEMPT_BYTES_MAX {
             self.written = ATTEMPT_BYTES_MAX + 1;
             self.note("(more than 64 MiB were printed; the rest is not kept)");
+        }
+    }
+
+    fn show(&mut self, stream: Stream, text: &str) {
+        let Some(live) = &self.live else { return };
+        let at = now();
+        for line in text.lines() {
+            let line = LogLine {
+                run: self.run.clone(),
+                unit: self.unit.clone(),
+                attempt: self.attempt,
+                stream,
+                text: line.to_owned(),
+                token: self.token,
+                at,
+            };
+            let refused =
+                if self.unsent.is_empty() { live.try_send(line).err() } else { Some(TrySendError::Full(line)) };
+            match refused {
+                None => {}
+                Some(TrySendError::Full(line)) if self.waits => self.unsent.push_back(line),
+                Some(TrySendError::Full(_) | TrySendError::Closed(_)) => break,
+            }
         }
     }
 

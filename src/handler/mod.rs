@@ -11,6 +11,7 @@ pub mod context;
 pub mod environment;
 pub mod folders;
 pub mod http;
+pub mod log_folder;
 pub mod logs;
 pub mod outputs;
 pub mod process;
@@ -19,3 +20,5 @@ pub mod run;
 pub mod secrets;
 
 pub use context::{LogLine, WorkerContext};
+pub use log_folder::LogFolder;
+pub use process::Stream;

@@ -3,10 +3,11 @@
 //! What a program is and what its output means is not known here. A program has ended when its own process has; what
 //! it left running in the background lives on, unless the work was stopped.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -56,6 +57,16 @@ pub struct Program {
 pub trait Sink: Send {
     /// Takes a piece; `Break` ends the program.
     fn take(&mut self, stream: Stream, bytes: &[u8]) -> ControlFlow<()>;
+
+    /// False while the program should wait before it prints more.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Waits until the sink can take more. Nothing is lost if the wait is given up and begun again.
+    fn ready(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// How a program ended.
@@ -238,6 +249,10 @@ impl Pipes<'_> {
     /// Waits until one pipe could be read from or written to; for ever if all are closed. Nothing is lost if the wait
     /// is given up.
     async fn turn(&mut self, sink: &mut dyn Sink) -> ControlFlow<()> {
+        // What is not read fills the pipe, and a full pipe makes the program wait.
+        if !sink.is_ready() {
+            sink.ready().await;
+        }
         tokio::select! {
             open = read(&mut self.out, &mut self.out_buffer) => {
                 if !open {

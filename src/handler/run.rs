@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::future::Future;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
@@ -51,6 +53,7 @@ async fn attempt(
     let mut record = Record::new(capture, logs::Writer::new(task, context), redactor.clone());
     let end = process::perform(&program, &mut record, stop).await;
     record.finish();
+    record.log.flush().await;
     let status = match end {
         Ok(End::Exited(status)) => status,
         Ok(End::Stopped | End::Refused) => return Ok(Outcome::Stopped),
@@ -252,6 +255,14 @@ impl Record {
 }
 
 impl Sink for Record {
+    fn is_ready(&self) -> bool {
+        self.log.is_ready()
+    }
+
+    fn ready(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.log.flush())
+    }
+
     fn take(&mut self, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
         let Self { out, err, log, capture, stderr } = self;
         match stream {

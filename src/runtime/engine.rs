@@ -59,10 +59,13 @@ pub enum RunEvent {
     Failed(RuntimeError),
 }
 
+/// Where the answer to an input goes.
+pub(super) type Reply = oneshot::Sender<Result<(), RuntimeError>>;
+
 enum Message {
     Start(Box<StartRun>),
     Adopt { state: Box<State>, watcher: Option<mpsc::UnboundedSender<RunEvent>> },
-    Input { run: RunId, input: Input, reply: Option<oneshot::Sender<Result<(), RuntimeError>>> },
+    Input { run: RunId, input: Input, reply: Reply, durable: bool },
     Detach(RunId),
     Lose(RunId),
     Durable { run: RunId, seq: u64, result: Result<(), JournalError> },
@@ -111,8 +114,17 @@ impl Engine {
 
     /// Offers an input; the answer comes when it is taken in (not yet durable) or refused.
     pub async fn input(&self, run: &RunId, input: Input) -> Result<(), RuntimeError> {
+        self.offer(run, input, false).await
+    }
+
+    /// Offers an input; the answer comes when what follows from it is durable, or when it is refused.
+    pub async fn ask(&self, run: &RunId, input: Input) -> Result<(), RuntimeError> {
+        self.offer(run, input, true).await
+    }
+
+    async fn offer(&self, run: &RunId, input: Input, durable: bool) -> Result<(), RuntimeError> {
         let (reply, answer) = oneshot::channel();
-        self.tell(Message::Input { run: run.clone(), input, reply: Some(reply) });
+        self.tell(Message::Input { run: run.clone(), input, reply, durable });
         answer.await.unwrap_or(Err(RuntimeError::Stopped))
     }
 
@@ -208,10 +220,12 @@ impl Loop {
                     let _ = watcher.send(RunEvent::Failed(error));
                 }
             }
-            Message::Input { run, input, reply } => {
+            Message::Input { run, input, reply, durable } => {
                 let result = self.take_in(&run, input);
-                if let Some(reply) = reply {
-                    let _ = reply.send(result);
+                match self.live.get_mut(&run) {
+                    Some(live) if durable && result.is_ok() => live.asked.push_back((live.state.seq, reply)),
+                    // Who asked may have gone.
+                    Some(_) | None => drop(reply.send(result)),
                 }
             }
             Message::Detach(run) => self.let_go(&run),
@@ -354,6 +368,9 @@ impl Loop {
         let Some(live) = self.live.get_mut(run) else { return };
         while let Some((_, unit, token)) = live.reported.pop_front_if(|(seq, _, _)| *seq <= durable) {
             self.dispatch.answered(run, &unit, token, Verdict::Recorded);
+        }
+        while let Some((_, reply)) = live.asked.pop_front_if(|(seq, _)| *seq <= durable) {
+            let _ = reply.send(Ok(()));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::engine::RunEvent;
+use super::engine::{Reply, RunEvent};
 use crate::id::{LeaseToken, UnitPath};
 use crate::journal::{Batch, CachePut, CommandReply, NewRun, RunSummaryRow};
 use crate::scheduler::{CacheUse, Effect, Event, RunStatus, Stamped, State, apply};
@@ -18,6 +18,8 @@ pub(super) struct Live {
     held: VecDeque<(u64, Timestamp, Vec<Effect>)>,
     /// Reports taken in, each with the number of its event: workers hear of them once that is durable.
     pub reported: VecDeque<(u64, UnitPath, LeaseToken)>,
+    /// Inputs whose askers wait until their event, by its number, is durable.
+    pub asked: VecDeque<(u64, Reply)>,
     bodies: Vec<Box<[u8]>>,
     accept: Option<Box<NewRun>>,
     replies: Vec<CommandReply>,
@@ -44,6 +46,7 @@ impl Live {
             watcher,
             held: VecDeque::new(),
             reported: VecDeque::new(),
+            asked: VecDeque::new(),
             bodies: Vec::new(),
             accept: None,
             replies: Vec::new(),

@@ -13,4 +13,4 @@ pub use clock::{Clock, SystemClock};
 pub use control::{ControlCommand, ControlReply, leave_command, write_event};
 pub use engine::{Engine, EngineConfig, RunEvent, StartRun};
 pub use error::RuntimeError;
-pub use replay::{Rebuilt, load_program, rebuild, replay};
+pub use replay::{Rebuilt, advance, load_program, read_events, rebuild, rebuild_with, replay};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::compile::{CheckOptions, MemorySources, Program, check};
 use crate::diagnostic::{Files, Severity, render_human};
 use crate::id::RunId;
-use crate::journal::{Journal, RunRow};
+use crate::journal::{Journal, Record, RunRow};
 use crate::runtime::RuntimeError;
-use crate::scheduler::{Accepted, Event, Stamped, State, admit, apply};
+use crate::scheduler::{Accepted, Effect, Event, Stamped, State, admit, apply};
 use crate::time::Timestamp;
 
 /// A run as it stands in the journal.
@@ -45,23 +45,47 @@ pub fn load_program(
 /// # Errors
 /// If there is no such run, its definition does not compile, or its history is not lawful.
 pub fn rebuild(journal: &dyn Journal, run: &RunId) -> Result<Rebuilt, RuntimeError> {
+    rebuild_with(journal, run, &mut |row, profile| load_program(journal, row, profile), &mut |_, _| {})
+}
+
+/// The same, with the program from elsewhere, and with what each event led to.
+///
+/// # Errors
+/// As [`rebuild`].
+pub fn rebuild_with(
+    journal: &dyn Journal,
+    run: &RunId,
+    program: &mut dyn FnMut(&RunRow, Option<String>) -> Result<Arc<Program>, RuntimeError>,
+    see: &mut dyn FnMut(Timestamp, Vec<Effect>),
+) -> Result<Rebuilt, RuntimeError> {
     let row = journal.run(run)?.ok_or_else(|| RuntimeError::NoSuchRun(run.to_string()))?;
-    let records = journal.load(run)?;
+    let history = read_events(run, &journal.load(run)?)?;
     let corrupt = |seq: u64, problem: String| RuntimeError::Corrupt { run: run.clone(), seq, problem };
-    let mut history = Vec::with_capacity(records.len());
-    for record in &records {
-        let stamped: Stamped = serde_json::from_slice(&record.body)
-            .map_err(|error| corrupt(record.seq, format!("cannot be read: {error}")))?;
-        history.push(stamped);
-    }
     let (at, accepted) = match history.first() {
         Some(Stamped { at, event: Event::Accepted(accepted), .. }) => (*at, Arc::<Accepted>::new((**accepted).clone())),
         Some(_) => return Err(corrupt(1, "is not the acceptance of the run".to_owned())),
         None => return Err(corrupt(1, "is missing".to_owned())),
     };
-    let program = load_program(journal, &row, accepted.options.profile.clone())?;
-    let state = replay(program, accepted, at, &history).map_err(|(seq, problem)| corrupt(seq, problem))?;
+    let program = program(&row, accepted.options.profile.clone())?;
+    let mut state = State::new(program, accepted, at);
+    advance(&mut state, 0, &history, see).map_err(|(seq, problem)| corrupt(seq, problem))?;
     Ok(Rebuilt { row, state, history })
+}
+
+/// The events that records hold.
+///
+/// # Errors
+/// The first record that is none.
+pub fn read_events(run: &RunId, records: &[Record]) -> Result<Vec<Stamped>, RuntimeError> {
+    let mut events = Vec::with_capacity(records.len());
+    for record in records {
+        events.push(serde_json::from_slice(&record.body).map_err(|error| RuntimeError::Corrupt {
+            run: run.clone(),
+            seq: record.seq,
+            problem: format!("cannot be read: {error}"),
+        })?);
+    }
+    Ok(events)
 }
 
 /// Applies a history to a fresh state.
@@ -75,21 +99,34 @@ pub fn replay(
     history: &[Stamped],
 ) -> Result<State, (u64, String)> {
     let mut state = State::new(program, accepted, at);
-    for (number, stamped) in history.iter().enumerate() {
-        let seq = number as u64 + 1;
+    advance(&mut state, 0, history, &mut |_, _| {})?;
+    Ok(state)
+}
+
+/// Applies the events that follow the first `known` ones, and shows what each of them leads to.
+///
+/// # Errors
+/// The number of the first unlawful event, and why it is so.
+pub fn advance(
+    state: &mut State,
+    known: u64,
+    events: &[Stamped],
+    see: &mut dyn FnMut(Timestamp, Vec<Effect>),
+) -> Result<(), (u64, String)> {
+    for (seq, stamped) in (known + 1..).zip(events) {
         if stamped.v > crate::scheduler::EVENT_VERSION {
             return Err((seq, format!("has version {}, newer than this tol reads; update tol", stamped.v)));
         }
-        match (stamped.event.to_input(), number) {
-            (None, 0) => {}
+        match (stamped.event.to_input(), seq) {
+            (None, 1) => {}
             (None, _) => return Err((seq, "accepts the run a second time".to_owned())),
             (Some(input), _) => {
-                if let Err(rejection) = admit(&state, input, stamped.at.max(state.now)) {
+                if let Err(rejection) = admit(state, input, stamped.at.max(state.now)) {
                     return Err((seq, format!("is not lawful: {rejection}")));
                 }
             }
         }
-        apply(&mut state, stamped);
+        see(stamped.at, apply(state, stamped));
     }
-    Ok(state)
+    Ok(())
 }

@@ -7,6 +7,8 @@ mod agents;
 mod apply;
 mod event;
 mod limits;
+#[cfg(test)]
+mod loss_tests;
 mod names;
 mod prepare;
 mod preview;

@@ -1,0 +1,426 @@
+//! Reads messages on a thread of its own. When nobody takes them, the partitions are paused; when the thread does not
+//! end in time, it is left behind rather than waited for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::{self, Sender, error::TrySendError};
+use tokio::sync::oneshot;
+
+use crate::dispatch::kafka::context::Watch;
+use crate::dispatch::kafka::error::KafkaError;
+use crate::dispatch::kafka::offsets::Place;
+use crate::dispatch::kafka::settings::KafkaSettings;
+
+/// How long a poll waits for a message; a stop is noticed after so long.
+const POLL: Duration = Duration::from_millis(100);
+/// The same while messages wait to be taken.
+const POLL_WHILE_HELD: Duration = Duration::from_millis(5);
+/// How long answers of the cluster are waited for at the start.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where reading begins when nothing was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    Earliest,
+    Latest,
+    /// As far back as this.
+    Ago(Duration),
+}
+
+/// What is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// Shares the partitions of topics with the others of a group.
+    Group { group: String, member: String, topics: Vec<String> },
+    /// Reads all partitions, whoever else does. With a group, it goes on where it has committed.
+    All { group: Option<String>, topics: Vec<String>, from: From },
+}
+
+/// A message that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub offset: i64,
+    /// Which assignment of the partition it was read under.
+    pub assignment: u64,
+    pub key: Vec<u8>,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub payload: Vec<u8>,
+    pub timestamp_ms: Option<i64>,
+}
+
+impl Received {
+    /// Where it stood.
+    pub fn place(&self) -> Place {
+        Place {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            offset: self.offset,
+            assignment: self.assignment,
+        }
+    }
+
+    /// The text of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok()
+    }
+}
+
+/// How many messages of each partition are still to be read.
+pub type Lag = BTreeMap<(String, i32), i64>;
+
+/// What the thread and its owner share.
+#[derive(Default)]
+struct Shared {
+    closing: AtomicBool,
+    pauses: AtomicU64,
+    resumes: AtomicU64,
+    problem: Mutex<Option<KafkaError>>,
+}
+
+/// Reads messages of some topics.
+pub struct Consumer {
+    inner: Weak<BaseConsumer<Watch>>,
+    watch: Watch,
+    shared: Arc<Shared>,
+    member: String,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+impl Consumer {
+    /// Begins to read. At most `capacity` messages wait in the channel; then the partitions are paused. The channel
+    /// ends when the consumer does, and [`Consumer::problem`] says why if it did so by itself.
+    pub async fn start(
+        settings: &KafkaSettings,
+        name: &str,
+        subscription: Subscription,
+        capacity: usize,
+    ) -> Result<(Self, mpsc::Receiver<Received>), KafkaError> {
+        let mut config = settings.client_config(name);
+        config
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "500")
+            .set("enable.auto.offset.store", "false")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "2000")
+            .set("max.poll.interval.ms", "300000")
+            .set("fetch.message.max.bytes", "1048576")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "100")
+            .set("queued.max.messages.kbytes", "32768")
+            .set("socket.timeout.ms", "10000")
+            .set("statistics.interval.ms", "5000")
+            .set_log_level(RDKafkaLogLevel::Error);
+        let mut member = name.to_owned();
+        match &subscription {
+            Subscription::Group { group, member: instance, .. } => {
+                config.set("group.id", group).set("group.instance.id", instance).set("auto.offset.reset", "earliest");
+                member.clone_from(instance);
+            }
+            Subscription::All { group, .. } => {
+                // Without a group nothing is committed, but the client wants a name all the same.
+                config.set("group.id", group.as_deref().unwrap_or("tol-unused")).set("auto.offset.reset", "latest");
+                if group.is_none() {
+                    config.set("enable.auto.commit", "false");
+                }
+            }
+        }
+        let watch = Watch::default();
+        let shared = Arc::new(Shared::default());
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let (began, beginning) = oneshot::channel();
+        let (ends, ended) = oneshot::channel();
+        let thread = Thread { watch: watch.clone(), shared: shared.clone(), sender, held: VecDeque::new(), paused: false };
+        let brokers = settings.brokers.clone();
+        // A consumer is made, used and dropped on its thread: each of these can block.
+        std::thread::Builder::new()
+            .name(format!("kafka {name}"))
+            .spawn(move || {
+                let made = BaseConsumer::from_config_and_context(&config, thread.watch.clone())
+                    .map_err(|error| KafkaError::from_client(&brokers, &error, &thread.watch))
+                    .and_then(|consumer| subscribe(&consumer, &brokers, &subscription).map(|()| Arc::new(consumer)));
+                match made {
+                    Ok(consumer) => {
+                        let _ = began.send(Ok(Arc::downgrade(&consumer)));
+                        thread.run(consumer);
+                    }
+                    Err(error) => drop(began.send(Err(error))),
+                }
+                let _ = ends.send(());
+            })
+            .map_err(|error| KafkaError::Consume { why: format!("no thread for it: {error}") })?;
+        let inner = beginning.await.map_err(|_| KafkaError::Closed)??;
+        Ok((Self { inner, watch, shared, member, ended: Some(ended) }, receiver))
+    }
+
+    /// The offset from which to go on after this place's topic and partition is to be committed soon.
+    pub fn store(&self, place: &Place, next: i64) {
+        let Some(consumer) = self.inner.upgrade() else { return };
+        // A partition that is another's by now refuses it; then the other reads the message again.
+        if self.is_current(place) && next > 0 {
+            let _ = consumer.store_offset(&place.topic, place.partition, next - 1);
+        }
+    }
+
+    /// Commits an offset, and waits until the cluster has it.
+    pub async fn commit(&self, place: &Place, next: i64) -> Result<(), KafkaError> {
+        let consumer = self.inner.upgrade().ok_or(KafkaError::Closed)?;
+        if !self.is_current(place) {
+            return Err(KafkaError::Consume { why: format!("{place} is another consumer's now") });
+        }
+        let place = place.clone();
+        let committed = tokio::task::spawn_blocking(move || {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&place.topic, place.partition, Offset::Offset(next))?;
+            consumer.commit(&list, CommitMode::Sync)?;
+            // So that a later automatic commit does not go back.
+            let _ = consumer.store_offset(&place.topic, place.partition, next - 1);
+            Ok::<(), ClientError>(())
+        });
+        let why = |why: String| KafkaError::Consume { why: format!("an offset could not be committed: {why}") };
+        match tokio::time::timeout(PATIENCE, committed).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(why(error.to_string())),
+            Ok(Err(_)) => Err(KafkaError::Closed),
+            Err(_) => Err(why(format!("no answer within {} s", PATIENCE.as_secs()))),
+        }
+    }
+
+    /// True if the place's partition has not been given to another consumer since.
+    pub fn is_current(&self, place: &Place) -> bool {
+        self.watch.assignment_of(&place.topic, place.partition) == Some(place.assignment)
+    }
+
+    /// The partitions that are read here.
+    pub fn assigned(&self) -> Vec<(String, i32)> {
+        self.watch.assigned()
+    }
+
+    /// How many messages are still to be read, as of some seconds ago.
+    pub fn lag(&self) -> Lag {
+        self.watch.lag()
+    }
+
+    /// How often reading was paused because nobody took the messages, and how often it went on.
+    pub fn pauses(&self) -> (u64, u64) {
+        (self.shared.pauses.load(Ordering::Relaxed), self.shared.resumes.load(Ordering::Relaxed))
+    }
+
+    /// What stands in the way of reading, if it is known.
+    pub fn problem(&self) -> Option<KafkaError> {
+        if self.watch.fenced() {
+            return Some(KafkaError::Fenced { name: self.member.clone() });
+        }
+        let own = self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        own.or_else(|| self.watch.cause())
+    }
+
+    /// Ends reading; what is stored is committed. False if the thread did not end in time and was left behind.
+    pub async fn close(mut self, at_most: Duration) -> bool {
+        self.shared.closing.store(true, Ordering::Release);
+        match self.ended.take() {
+            Some(ended) => tokio::time::timeout(at_most, ended).await.is_ok(),
+            None => true,
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Release);
+    }
+}
+
+fn subscribe(consumer: &BaseConsumer<Watch>, brokers: &str, subscription: &Subscription) -> Result<(), KafkaError> {
+    let failed = |error: ClientError| KafkaError::from_client(brokers, &error, consumer.context());
+    match subscription {
+        Subscription::Group { topics, .. } => {
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            consumer.subscribe(&names).map_err(failed)
+        }
+        Subscription::All { group, topics, from } => {
+            let mut all = TopicPartitionList::new();
+            for topic in topics {
+                let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(failed)?;
+                let found = metadata.topics().iter().find(|found| found.name() == topic);
+                let partitions = found.map_or(0, |found| found.partitions().len());
+                if partitions == 0 {
+                    return Err(KafkaError::Topic { topic: topic.clone(), why: "it does not exist".to_owned() });
+                }
+                for partition in 0..partitions {
+                    all.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
+                }
+            }
+            let start = beginnings(consumer, all, group.is_some(), *from).map_err(failed)?;
+            consumer.context().assign(&start);
+            consumer.assign(&start).map_err(failed)
+        }
+    }
+}
+
+/// Where to begin in each partition: where it was committed, or as far back as asked for.
+fn beginnings(
+    consumer: &BaseConsumer<Watch>,
+    all: TopicPartitionList,
+    has_group: bool,
+    from: From,
+) -> Result<TopicPartitionList, ClientError> {
+    let otherwise = match from {
+        From::Earliest => all_at(&all, Offset::Beginning)?,
+        From::Latest => all_at(&all, Offset::End)?,
+        From::Ago(length) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let time = i64::try_from(now.saturating_sub(length).as_millis()).unwrap_or(0);
+            let at = all_at(&all, Offset::Offset(time))?;
+            consumer.offsets_for_times(at, PATIENCE)?
+        }
+    };
+    // The end is asked for as a number: what arrives before the first fetch is read too.
+    let mut start = TopicPartitionList::new();
+    let committed = if has_group { Some(consumer.committed_offsets(all, PATIENCE)?) } else { None };
+    for element in otherwise.elements() {
+        let (topic, partition) = (element.topic(), element.partition());
+        let known = committed.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset());
+        let offset = match (known, element.offset()) {
+            (Some(offset @ Offset::Offset(_)), _) => offset,
+            (_, Offset::End | Offset::Invalid) => {
+                Offset::Offset(consumer.fetch_watermarks(topic, partition, PATIENCE)?.1)
+            }
+            (_, other) => other,
+        };
+        start.add_partition_offset(topic, partition, offset)?;
+    }
+    Ok(start)
+}
+
+fn all_at(all: &TopicPartitionList, offset: Offset) -> Result<TopicPartitionList, ClientError> {
+    let mut list = all.clone();
+    list.set_all_offsets(offset)?;
+    Ok(list)
+}
+
+/// The loop of the consumer's thread.
+struct Thread {
+    watch: Watch,
+    shared: Arc<Shared>,
+    sender: Sender<Received>,
+    /// What was read and did not find room yet: at most a message or two of each partition.
+    held: VecDeque<Received>,
+    paused: bool,
+}
+
+impl Thread {
+    fn run(mut self, consumer: Arc<BaseConsumer<Watch>>) {
+        while !self.shared.closing.load(Ordering::Acquire) && !self.sender.is_closed() {
+            self.hand_over(&consumer);
+            let wait = if self.held.is_empty() { POLL } else { POLL_WHILE_HELD };
+            match consumer.poll(wait) {
+                None => {}
+                Some(Ok(message)) => {
+                    if let Some(message) = self.received(&message) {
+                        self.held.push_back(message);
+                    }
+                }
+                Some(Err(error)) => {
+                    if !self.goes_on_after(&error) {
+                        break;
+                    }
+                }
+            }
+        }
+        drop(self.sender);
+        // The last holder drops the client, and that must be this thread: it may block for as long as it likes here.
+        let until = Instant::now() + PATIENCE;
+        while Arc::strong_count(&consumer) > 1 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(consumer);
+    }
+
+    fn received(&self, message: &BorrowedMessage<'_>) -> Option<Received> {
+        let (topic, partition) = (message.topic(), message.partition());
+        // What was fetched of a partition that is gone is read by its new owner.
+        let assignment = self.watch.assignment_of(topic, partition)?;
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+                .collect()
+        });
+        Some(Received {
+            topic: Arc::from(topic),
+            partition,
+            offset: message.offset(),
+            assignment,
+            key: message.key().unwrap_or_default().to_vec(),
+            headers,
+            payload: message.payload().unwrap_or_default().to_vec(),
+            timestamp_ms: message.timestamp().to_millis(),
+        })
+    }
+
+    /// Gives what is held to the channel. Without room the partitions are paused until half of it is free.
+    fn hand_over(&mut self, consumer: &BaseConsumer<Watch>) {
+        while let Some(message) = self.held.pop_front() {
+            match self.sender.try_send(message) {
+                Ok(()) => {}
+                Err(TrySendError::Full(message)) => {
+                    self.held.push_front(message);
+                    break;
+                }
+                Err(TrySendError::Closed(_)) => return,
+            }
+        }
+        if !self.held.is_empty() {
+            // A rebalance may have brought partitions that are not paused yet: that shows in a second message.
+            if !self.paused || self.held.len() > 1 {
+                self.switch(consumer, true);
+            }
+        } else if self.paused && self.sender.capacity() * 2 >= self.sender.max_capacity() {
+            self.switch(consumer, false);
+        }
+    }
+
+    fn switch(&mut self, consumer: &BaseConsumer<Watch>, pause: bool) {
+        let Ok(assigned) = consumer.assignment() else { return };
+        let switched = if pause { consumer.pause(&assigned) } else { consumer.resume(&assigned) };
+        if switched.is_ok() && self.paused != pause {
+            self.paused = pause;
+            let counter = if pause { &self.shared.pauses } else { &self.shared.resumes };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether reading can go on after an error. Most are of a connection, and the client makes a new one.
+    fn goes_on_after(&self, error: &ClientError) -> bool {
+        let code = error.rdkafka_error_code();
+        self.watch.note(code, &error.to_string());
+        let is_fatal = matches!(error, ClientError::MessageConsumptionFatal(_))
+            || matches!(code, Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId));
+        let problem = match code {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Some(KafkaError::Consume { why: "a topic does not exist; `tol doctor` says which".to_owned() })
+            }
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                Some(KafkaError::Refused { why: error.to_string() })
+            }
+            _ if is_fatal => Some(KafkaError::Consume { why: self.watch.fatal().unwrap_or_else(|| error.to_string()) }),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+        }
+        !is_fatal
+    }
+}

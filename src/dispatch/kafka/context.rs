@@ -1,0 +1,168 @@
+//! What a Kafka client says of itself while it works: its errors, its lag, which partitions it has.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use crate::dispatch::kafka::error::KafkaError;
+
+/// A cause that was seen longer ago says nothing about an error of now.
+const CAUSE_HOLDS: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Seen {
+    refused: Option<(Instant, String)>,
+    tls: Option<(Instant, String)>,
+    last: Option<String>,
+    fenced: bool,
+    fatal: Option<String>,
+    /// The partitions that are assigned, each with the number of its assignment.
+    assigned: HashMap<(String, i32), u64>,
+    assignments: u64,
+    lag: BTreeMap<(String, i32), i64>,
+}
+
+/// What was seen of a client, shared with whoever asks.
+#[derive(Clone, Default)]
+pub struct Watch(Arc<Mutex<Seen>>);
+
+impl Watch {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the client cannot work, if it is known.
+    pub(super) fn cause(&self) -> Option<KafkaError> {
+        let seen = self.seen();
+        let fresh = |cause: &Option<(Instant, String)>| {
+            cause.as_ref().filter(|(at, _)| at.elapsed() < CAUSE_HOLDS).map(|(_, why)| why.clone())
+        };
+        if let Some(why) = fresh(&seen.refused) {
+            return Some(KafkaError::Refused { why });
+        }
+        fresh(&seen.tls).map(|why| KafkaError::Tls { why })
+    }
+
+    /// What the client said last.
+    pub fn last(&self) -> Option<String> {
+        self.seen().last.clone()
+    }
+
+    pub(super) fn fenced(&self) -> bool {
+        self.seen().fenced
+    }
+
+    pub(super) fn fatal(&self) -> Option<String> {
+        self.seen().fatal.clone()
+    }
+
+    /// The number of a partition's present assignment; none if it is not assigned.
+    pub(super) fn assignment_of(&self, topic: &str, partition: i32) -> Option<u64> {
+        self.seen().assigned.get(&(topic.to_owned(), partition)).copied()
+    }
+
+    /// How many partitions are assigned.
+    pub fn assigned(&self) -> Vec<(String, i32)> {
+        let mut assigned: Vec<(String, i32)> = self.seen().assigned.keys().cloned().collect();
+        assigned.sort();
+        assigned
+    }
+
+    /// How many messages of each partition are still to be read, as of some seconds ago.
+    pub(super) fn lag(&self) -> BTreeMap<(String, i32), i64> {
+        self.seen().lag.clone()
+    }
+
+    pub(super) fn assign(&self, partitions: &TopicPartitionList) {
+        let mut seen = self.seen();
+        for element in partitions.elements() {
+            seen.assignments += 1;
+            let number = seen.assignments;
+            seen.assigned.insert((element.topic().to_owned(), element.partition()), number);
+        }
+    }
+
+    fn revoke(&self, partitions: &TopicPartitionList) {
+        let mut seen = self.seen();
+        for element in partitions.elements() {
+            seen.assigned.remove(&(element.topic().to_owned(), element.partition()));
+        }
+    }
+
+    /// Takes in what a client said. Its words name brokers and mechanisms, never passwords.
+    pub(super) fn note(&self, code: Option<RDKafkaErrorCode>, words: &str) {
+        let words = words.trim();
+        let short = words.rsplit_once("(after ").map_or(words, |(before, _)| before.trim_end()).to_owned();
+        let lower = short.to_ascii_lowercase();
+        let mut seen = self.seen();
+        let is_refused = code == Some(RDKafkaErrorCode::Authentication)
+            || lower.contains("sasl authentication error")
+            || lower.contains("authentication failed");
+        let is_tls = code == Some(RDKafkaErrorCode::SSL)
+            || lower.contains("ssl handshake failed")
+            || lower.contains("ssl_handshake")
+            || lower.contains("certificate verify failed")
+            || lower.contains("connecting to a ssl listener");
+        if is_refused {
+            seen.refused = Some((Instant::now(), short.clone()));
+        } else if is_tls {
+            seen.tls = Some((Instant::now(), short.clone()));
+        }
+        if code == Some(RDKafkaErrorCode::FencedInstanceId) || lower.contains("fenced") {
+            seen.fenced = true;
+        }
+        if code == Some(RDKafkaErrorCode::Fatal) {
+            seen.fatal = Some(short.clone());
+        }
+        // That all brokers are down is a consequence; what was said of one of them is the reason.
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) || seen.last.is_none() {
+            seen.last = Some(short);
+        }
+    }
+}
+
+impl ClientContext for Watch {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
+        let is_error = matches!(
+            level,
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error
+        );
+        if is_error && matches!(facility, "FAIL" | "ERROR" | "FATAL") {
+            self.note(None, words);
+        }
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        self.note(error.rdkafka_error_code(), reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut lag = BTreeMap::new();
+        for (name, topic) in &statistics.topics {
+            for (number, partition) in &topic.partitions {
+                if *number >= 0 && partition.consumer_lag >= 0 {
+                    lag.insert((name.clone(), *number), partition.consumer_lag);
+                }
+            }
+        }
+        self.seen().lag = lag;
+    }
+}
+
+impl ConsumerContext for Watch {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            // Before the assignment takes effect, so that no message comes of a partition without a number.
+            Rebalance::Assign(partitions) => self.assign(partitions),
+            Rebalance::Revoke(partitions) => self.revoke(partitions),
+            Rebalance::Error(error) => self.note(error.rdkafka_error_code(), &error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Kafka as the way between schedulers and workers: settings, topics, a producer, a consumer, and the scheduler's end
+//! of the bus.
+//!
+//! Kafka is a transport here, not the truth: what it loses is sent again from the journal's knowledge. The worker's end
+//! is in [`crate::worker`].
+
+mod admin;
+mod bus;
+mod check;
+mod consumer;
+mod context;
+mod error;
+mod offsets;
+mod producer;
+mod settings;
+mod topics;
+mod wire;
+
+pub use admin::{Admin, TopicDifference};
+pub use bus::{Bus, BusCounters, BusOptions};
+pub use check::{Finding, Level, check};
+pub use consumer::{Consumer, From, Lag, Received, Subscription};
+pub use context::Watch;
+pub use error::KafkaError;
+pub use offsets::Offsets;
+pub use producer::{Producer, Record, Sent};
+pub use settings::{Compression, KafkaSettings, Mechanism, Protocol};
+pub use topics::{Topic, TopicSpec, Topics};
+pub use wire::{CONTENT_TYPE, Form, decode, encode};

@@ -1,0 +1,202 @@
+//! The changes of one run, from the first or from a later one on, whoever drives it.
+//!
+//! What is in the journal is read from there. Then the changes of a run that this process drives come from the engine,
+//! those of any other from looking into the journal again and again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::handler::LogLine;
+use crate::id::{RunId, UnitPath};
+use crate::journal::Journal;
+use crate::report::{note_line, run_line};
+use crate::runtime::{Rebuilt, RuntimeError, advance, read_events, rebuild_with};
+use crate::scheduler::{Effect, Note, RunStatus, State};
+use crate::server::hall::{End, Hall, Told};
+use crate::time::Timestamp;
+
+/// How often a run that another process drives is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// A look is followed by so many times its own length of rest, so that long histories do not take all of a processor.
+const REST: u32 = 10;
+
+/// One thing to tell of a run.
+#[derive(Clone, Debug)]
+pub enum Line {
+    /// A line as `tol run --format json` prints it.
+    Note(String),
+    /// Only a person can move the run on: a line of the same form.
+    Waiting(String),
+    Log(Arc<LogLine>),
+    /// The run has ended; nothing follows.
+    End(Arc<End>),
+}
+
+/// Who rebuilds runs: a server keeps programs, a command compiles its one.
+pub type Rebuild =
+    Arc<dyn Fn(&RunId, &mut dyn FnMut(Timestamp, Vec<Effect>)) -> Result<Rebuilt, RuntimeError> + Send + Sync>;
+
+/// Follows a run.
+pub struct Tail {
+    pub journal: Arc<dyn Journal>,
+    pub hall: Option<Arc<Hall>>,
+    pub rebuild: Rebuild,
+    pub run: RunId,
+    /// The number of the first change that is wanted.
+    pub from: u64,
+    pub logs: bool,
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+/// How far the journal was read.
+struct Known {
+    state: State,
+    events: u64,
+}
+
+impl Tail {
+    /// A tail for a command, which drives nothing.
+    pub fn of_journal(journal: Arc<dyn Journal>, run: RunId) -> Self {
+        let reader = journal.clone();
+        let rebuild: Rebuild = Arc::new(move |run, see| {
+            rebuild_with(&*reader, run, &mut |row, profile| crate::runtime::load_program(&*reader, row, profile), see)
+        });
+        Self { journal, hall: None, rebuild, run, from: 0, logs: false }
+    }
+
+    /// Tells everything until the run has ended or nobody listens.
+    ///
+    /// # Errors
+    /// If the run cannot be read.
+    pub async fn follow(mut self, out: mpsc::Sender<Line>) -> Result<(), RuntimeError> {
+        let mut known = None;
+        loop {
+            // First the place in the hall, then the journal: what becomes durable in between is told by both.
+            let watching = self.hall.as_ref().and_then(|hall| hall.watch(&self.run));
+            let started = Instant::now();
+            let (now_known, lines) = self.read(known.take()).await?;
+            let took = started.elapsed();
+            let has_ended = now_known.state.verdict.is_some();
+            // While the engine tells, a second copy of the run's state would only take room.
+            known = watching.is_none().then_some(now_known);
+            for line in lines {
+                if out.send(line).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if has_ended {
+                return Ok(());
+            }
+            match watching {
+                Some(told) => match self.listen(told, &out).await {
+                    Ok(true) | Err(Gone) => return Ok(()),
+                    Ok(false) => {}
+                },
+                None => {
+                    tokio::select! {
+                        () = tokio::time::sleep(LOOK.max(took * REST)) => {}
+                        () = out.closed() => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what is new in the journal, and gives what is to be told of it.
+    async fn read(&mut self, known: Option<Known>) -> Result<(Known, Vec<Line>), RuntimeError> {
+        let (journal, rebuild, run) = (self.journal.clone(), self.rebuild.clone(), self.run.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let mut notes: Vec<(Timestamp, Note)> = Vec::new();
+            let mut see = |at: Timestamp, effects: Vec<Effect>| {
+                notes.extend(effects.into_iter().filter_map(|effect| match effect {
+                    Effect::Note(note) => Some((at, note)),
+                    Effect::Dispatch { .. }
+                    | Effect::Reclaim { .. }
+                    | Effect::RecordStart { .. }
+                    | Effect::Stop { .. }
+                    | Effect::Finish => None,
+                }));
+            };
+            let is_first = known.is_none();
+            let known = match known {
+                None => {
+                    let rebuilt = rebuild(&run, &mut see)?;
+                    Known { events: rebuilt.history.len() as u64, state: rebuilt.state }
+                }
+                Some(mut known) => {
+                    let records = journal.load(&run)?;
+                    let skip = usize::try_from(known.events).unwrap_or(usize::MAX);
+                    let events = read_events(&run, records.get(skip..).unwrap_or_default())?;
+                    advance(&mut known.state, known.events, &events, &mut see)
+                        .map_err(|(seq, problem)| RuntimeError::Corrupt { run: run.clone(), seq, problem })?;
+                    known.events += events.len() as u64;
+                    known
+                }
+            };
+            Ok::<_, RuntimeError>((known, notes, is_first))
+        });
+        let (known, notes, is_first) = read.await.map_err(|_| RuntimeError::Stopped)??;
+        let has_news = !notes.is_empty();
+        let mut lines: Vec<Line> = Vec::new();
+        for (at, note) in notes {
+            lines.extend(self.line(at, &note));
+        }
+        let state = &known.state;
+        if state.verdict.is_some() {
+            lines.push(Line::End(Arc::new(End::of(state))));
+        } else if state.status() == RunStatus::Waiting && (is_first || has_news) {
+            let names = state.open_questions().map(|key| state.path(key)).collect::<Vec<_>>();
+            lines.push(self.waiting(state.now, &names));
+        }
+        Ok((known, lines))
+    }
+
+    /// Tells what the engine tells; true if the run has ended, false if the journal is to be read again.
+    async fn listen(&mut self, mut told: broadcast::Receiver<Told>, out: &mpsc::Sender<Line>) -> Result<bool, Gone> {
+        let mut last = Timestamp(0);
+        loop {
+            let next = tokio::select! {
+                next = told.recv() => next,
+                () = out.closed() => return Err(Gone),
+            };
+            let line = match next {
+                Ok(Told::Note { at, note }) => {
+                    last = at;
+                    self.line(at, &note)
+                }
+                Ok(Told::Waiting(questions)) => {
+                    let names: Vec<UnitPath> = questions.into_iter().map(|(path, _)| path).collect();
+                    Some(self.waiting(last, &names))
+                }
+                Ok(Told::Log(line)) => self.logs.then_some(Line::Log(line)),
+                Ok(Told::Ended(end)) => {
+                    out.send(Line::End(end)).await.map_err(|_| Gone)?;
+                    return Ok(true);
+                }
+                Ok(Told::Left) | Err(RecvError::Lagged(_) | RecvError::Closed) => return Ok(false),
+            };
+            if let Some(line) = line {
+                out.send(line).await.map_err(|_| Gone)?;
+            }
+        }
+    }
+
+    /// The line of a change, unless it was told or is not wanted.
+    fn line(&mut self, at: Timestamp, note: &Note) -> Option<Line> {
+        if note.seq < self.from {
+            return None;
+        }
+        self.from = note.seq + 1;
+        Some(Line::Note(note_line(&self.run, at, note)))
+    }
+
+    fn waiting(&self, at: Timestamp, names: &[UnitPath]) -> Line {
+        let names: Vec<String> = names.iter().map(UnitPath::to_string).collect();
+        Line::Waiting(run_line(&self.run, at, self.from, RunStatus::Waiting.as_str(), &names))
+    }
+}

@@ -1,0 +1,242 @@
+//! One session with one gateway, from its registration to its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+use crate::dispatch::{LeaseKey, Stop, Verdict};
+use crate::proto::v1::workers_client::WorkersClient;
+use crate::proto::{VERSION, v1};
+use crate::task::Failure;
+use crate::worker::grpc::client::{Notice, Shared};
+use crate::worker::grpc::connect::{client, words_of};
+use crate::worker::grpc::payload::{self, Sending};
+use crate::worker::table::Kept;
+
+/// How long a gateway may take to answer a registration.
+const REGISTER_WAIT: Duration = Duration::from_secs(15);
+/// How often an outcome is sent again that the scheduler does not know the run of, yet.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How many messages wait for the connection; then their sources wait.
+const MESSAGES: usize = 4;
+
+/// How a session ended.
+pub(super) enum Ended {
+    /// There was none.
+    NoConnection(String),
+    /// The gateway did not take the worker.
+    Refused(Status),
+    /// It was there, and is over.
+    Over(String),
+}
+
+/// Connects, registers, and works until one side goes away.
+pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endpoint: &Endpoint) -> Ended {
+    let channel = match endpoint.connect().await {
+        Ok(channel) => channel,
+        Err(error) => return Ended::NoConnection(words_of(&error)),
+    };
+    let (out, outgoing) = mpsc::channel(MESSAGES);
+    let about = shared.about.clone();
+    let kept = shared.table.kept().into_iter().map(|kept| kept.key);
+    let leases: Vec<v1::LeaseKey> = shared.table.in_work().into_iter().chain(kept).map(|key| (&key).into()).collect();
+    let register = v1::Register {
+        worker: about.worker,
+        queues: about.queues,
+        capabilities: about.capabilities,
+        concurrency: about.concurrency,
+        leases,
+        version: VERSION.to_owned(),
+    };
+    let mut client = client(channel);
+    // The channel is new and has room.
+    let _ = out.try_send(message(v1::from_worker::Message::Register(register)));
+    let request = shared.access.request(ReceiverStream::new(outgoing));
+    let registered = tokio::time::timeout(REGISTER_WAIT, async {
+        let mut incoming = client.session(request).await?.into_inner();
+        let first = incoming.message().await?;
+        Ok::<_, Status>((incoming, first))
+    });
+    let (incoming, registered) = match registered.await {
+        Err(_) => return Ended::NoConnection("it did not answer within 15 s".to_owned()),
+        Ok(Err(status)) => return refused(status),
+        Ok(Ok((incoming, Some(v1::ToWorker { message: Some(v1::to_worker::Message::Registered(registered)) })))) => {
+            (incoming, registered)
+        }
+        Ok(Ok((_, None))) => return Ended::NoConnection("it ended the session".to_owned()),
+        Ok(Ok((_, Some(_)))) => return Ended::NoConnection("it does not speak this protocol".to_owned()),
+    };
+    shared.tell(Notice::Connected { gateway: gateway.to_owned(), scheduler: registered.scheduler.clone() });
+    shared.lines.is_connected(number, true);
+    let beat = Duration::from_millis(registered.heartbeat_ms.max(1));
+    let reader = Reader { shared: shared.clone(), number, client: client.clone() };
+    let writer = Writer { shared: shared.clone(), number, client, out, sent: BTreeMap::new() };
+    // Each goes on while the other waits: neither side can be blocked by the other's reading.
+    let why = tokio::select! {
+        why = reader.read(incoming) => why,
+        why = writer.write(beat) => why,
+    };
+    Ended::Over(why)
+}
+
+fn refused(status: Status) -> Ended {
+    // A status without words of the gateway comes from the transport.
+    if std::error::Error::source(&status).is_some() {
+        return Ended::NoConnection(words_of(&status));
+    }
+    Ended::Refused(status)
+}
+
+fn message(message: v1::from_worker::Message) -> v1::FromWorker {
+    v1::FromWorker { message: Some(message) }
+}
+
+/// What comes from the gateway.
+struct Reader {
+    shared: Arc<Shared>,
+    number: usize,
+    client: WorkersClient<Channel>,
+}
+
+impl Reader {
+    async fn read(mut self, mut incoming: Streaming<v1::ToWorker>) -> String {
+        use v1::to_worker::Message as To;
+        loop {
+            let message = match incoming.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return "it ended the session".to_owned(),
+                Err(status) => return words_of(&status),
+            };
+            // A message of a later version of the protocol may hold what is not known here.
+            match message.message {
+                Some(To::Task(task)) => self.task(task).await,
+                Some(To::Stop(v1::Stop { key: Some(key), now })) => {
+                    self.shared.table.stop(&key.into(), if now { Stop::Now } else { Stop::Graceful });
+                }
+                Some(To::Answer(answer)) => {
+                    let verdict = Verdict::from(answer.verdict());
+                    if let Some(key) = answer.key {
+                        self.shared.table.answered(&key.into(), verdict);
+                    }
+                }
+                Some(To::GoingAway(going)) => return format!("it goes away: {}", going.reason),
+                Some(To::Registered(_) | To::Stop(v1::Stop { key: None, .. })) | None => {}
+            }
+        }
+    }
+
+    async fn task(&mut self, task: v1::Task) {
+        let Some(key) = task.key.clone().map(LeaseKey::from) else { return };
+        match payload::load_task(task, &mut self.client, &self.shared.access).await {
+            Ok(task) => drop(self.shared.table.take(task, self.number)),
+            Err(why) => self.shared.table.refuse(key, self.number, Failure::transient(why)),
+        }
+    }
+}
+
+/// Waits until the worker is asked to drain; false if nobody can ask any more.
+async fn asked_to_drain(draining: &mut watch::Receiver<bool>) -> bool {
+    draining.wait_for(|draining| *draining).await.is_ok()
+}
+
+/// What goes to the gateway.
+struct Writer {
+    shared: Arc<Shared>,
+    number: usize,
+    client: WorkersClient<Channel>,
+    out: mpsc::Sender<v1::FromWorker>,
+    /// The outcomes that were sent over this connection, and when.
+    sent: BTreeMap<LeaseKey, Instant>,
+}
+
+impl Writer {
+    async fn write(mut self, beat: Duration) -> String {
+        let (lines, number) = (self.shared.lines.clone(), self.number);
+        let mut changes = self.shared.table.changes();
+        let mut draining = self.shared.draining.clone();
+        let mut is_draining = false;
+        let mut beats = tokio::time::interval(beat);
+        let mut again = tokio::time::interval(AGAIN);
+        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let sent = tokio::select! {
+                biased;
+                _ = beats.tick() => self.heartbeat().await,
+                drains = asked_to_drain(&mut draining), if !is_draining => {
+                    is_draining = true;
+                    if !drains {
+                        continue;
+                    }
+                    self.send(v1::from_worker::Message::Drain(v1::Drain {})).await
+                }
+                Ok(()) = changes.changed() => self.outcomes().await,
+                _ = again.tick() => self.outcomes().await,
+                () = lines.wait(number) => self.lines().await.map(|_| ()),
+            };
+            if let Err(why) = sent {
+                return why;
+            }
+        }
+    }
+
+    async fn send(&self, what: v1::from_worker::Message) -> Result<(), String> {
+        self.out.send(message(what)).await.map_err(|_| "the connection is gone".to_owned())
+    }
+
+    async fn heartbeat(&self) -> Result<(), String> {
+        let table = &self.shared.table;
+        let unsent = table.kept().into_iter().map(|kept| kept.key).filter(|key| !self.sent.contains_key(key));
+        let leases = table.in_work().into_iter().chain(unsent).map(|key| (&key).into()).collect();
+        let sent_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let heartbeat = v1::Heartbeat {
+            worker: self.shared.about.worker.clone(),
+            leases,
+            free: u32::try_from(table.free()).unwrap_or(u32::MAX),
+            sent_at_ms: u64::try_from(sent_at.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.send(v1::from_worker::Message::Heartbeat(heartbeat)).await
+    }
+
+    /// Sends one batch of lines; false if there was none.
+    async fn lines(&self) -> Result<bool, String> {
+        let lines = self.shared.lines.next(self.number);
+        if lines.is_empty() {
+            return Ok(false);
+        }
+        let lines = lines.iter().map(v1::LogLine::from).collect();
+        self.send(v1::from_worker::Message::Log(v1::LogLines { lines })).await?;
+        Ok(true)
+    }
+
+    /// Sends the outcomes that are to be sent now, and before them all lines that were printed before.
+    async fn outcomes(&mut self) -> Result<(), String> {
+        let kept = self.shared.table.kept();
+        self.sent.retain(|key, _| kept.iter().any(|kept| kept.key == *key));
+        let is_due = |kept: &Kept| match self.sent.get(&kept.key) {
+            Some(at) => kept.is_unknown() && at.elapsed() >= AGAIN,
+            None => true,
+        };
+        let due: Vec<Kept> = kept.into_iter().filter(is_due).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        while self.lines().await? {}
+        for kept in due {
+            match payload::report(&kept, &mut self.client, &self.shared.access).await {
+                Ok(Sending::Report(report)) => {
+                    self.send(v1::from_worker::Message::Report(report)).await?;
+                    self.sent.insert(kept.key, Instant::now());
+                }
+                Ok(Sending::Instead(outcome)) => self.shared.table.replace(&kept.key, outcome),
+                Err(status) => return Err(words_of(&status)),
+            }
+        }
+        Ok(())
+    }
+}
