@@ -1,6 +1,6 @@
 //! The loop itself: one task that owns every run of the process.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +95,7 @@ impl Engine {
             live: HashMap::new(),
             touched: Vec::new(),
             timers: BTreeSet::new(),
+            unsure: BTreeMap::new(),
             draws: Draws::seeded(),
             mark: uuid::Uuid::new_v4().simple().to_string(),
             dead: None,
@@ -155,6 +156,9 @@ struct Loop {
     touched: Vec<RunId>,
     /// When each run wants to be looked at next; only runs that have a timer stand here.
     timers: BTreeSet<(Option<Timestamp>, RunId)>,
+    /// Runs whose effects are held back because another process may have taken them over, with the number of the event
+    /// that is durable.
+    unsure: BTreeMap<RunId, u64>,
     draws: Draws,
     /// Keeps secrets apart from text while work is filled in; it never leaves this process.
     mark: String,
@@ -180,7 +184,7 @@ impl Loop {
                 },
                 Some(report) = self.reports.recv() => self.on_report(report),
                 () = sleep_until(next, self.config.clock.now()) => self.on_time(),
-                _ = poll.tick(), if self.config.takes_commands && !self.live.is_empty() => self.on_commands(),
+                _ = poll.tick(), if self.polls() => self.on_poll(),
             }
             self.drain();
             self.flush();
@@ -347,6 +351,13 @@ impl Loop {
 
     fn on_durable(&mut self, run: &RunId, seq: u64) {
         self.answer(run, seq);
+        let goes_on = self.live.get(run).is_some_and(|live| live.state.verdict.is_none());
+        if goes_on && !self.config.journal.is_sure(run) {
+            // What follows may be another process's to do by now. It is done once this one is sure again; if it
+            // never is, its next write is refused.
+            self.unsure.insert(run.clone(), seq);
+            return;
+        }
         loop {
             let Some(live) = self.live.get_mut(run) else { return };
             let Some((_, at, effects)) = live.due(seq) else { break };
@@ -361,6 +372,24 @@ impl Loop {
             }
         }
         self.look_for_waiting(run);
+    }
+
+    fn polls(&self) -> bool {
+        !self.unsure.is_empty() || (self.config.takes_commands && !self.live.is_empty())
+    }
+
+    fn on_poll(&mut self) {
+        self.on_unsure();
+        if self.config.takes_commands && !self.live.is_empty() {
+            self.on_commands();
+        }
+    }
+
+    /// Does what was held back while it was not sure whose the runs are.
+    fn on_unsure(&mut self) {
+        for (run, seq) in std::mem::take(&mut self.unsure) {
+            self.on_durable(&run, seq);
+        }
     }
 
     /// Workers hear of what is recorded before anything follows from it.

@@ -13,6 +13,7 @@ use crate::journal::create::signed;
 use crate::journal::error::JournalError;
 use crate::journal::fault::FaultHook;
 use crate::journal::owner;
+use crate::journal::postgres::claim::home_of;
 use crate::journal::postgres::keeper::{self, Keeper};
 use crate::journal::postgres::shared::{Job, Place, Shared, lock};
 use crate::journal::postgres::writer::{self, Trouble, Writer};
@@ -85,12 +86,14 @@ impl PostgresJournal {
     /// Opens the journal with other settings.
     pub fn open_with(url: &DatabaseUrl, mode: OpenMode, options: PostgresOptions) -> Result<Self, JournalError> {
         let place = Place::new(url.shown());
-        let lane = Lane::start("tol-journal").map_err(|error| {
-            JournalError::Disk { file: place.path().to_owned(), what: format!("cannot start the journal's thread: {error}") }
+        let lane = Lane::start("tol-journal").map_err(|error| JournalError::Disk {
+            file: place.path().to_owned(),
+            what: format!("cannot start the journal's thread: {error}"),
         })?;
         let lane = Arc::new(lane);
         let url = Arc::new(url.clone());
-        let link = |name: &str, setup: &str| Link::new(Arc::clone(&url), name, setup).with_cut(Arc::clone(&options.cut));
+        let link =
+            |name: &str, setup: &str| Link::new(Arc::clone(&url), name, setup).with_cut(Arc::clone(&options.cut));
         let id = uuid::Uuid::new_v4().to_string();
         let mut first = link("tol journal", if mode == OpenMode::ReadWrite { writer::SETUP } else { "" });
         let opening = {
@@ -342,8 +345,7 @@ impl Journal for PostgresJournal {
         let rows = self.inner.call(move |client| {
             let name = name.clone();
             Box::pin(async move {
-                let sql =
-                    "SELECT id, body, checksum FROM tol.commands WHERE run = $1 AND reply IS NULL ORDER BY id";
+                let sql = "SELECT id, body, checksum FROM tol.commands WHERE run = $1 AND reply IS NULL ORDER BY id";
                 client.query(sql, &[&name.as_str()]).await
             })
         })?;
@@ -367,6 +369,13 @@ impl Journal for PostgresJournal {
                 Ok(row.and_then(|row| row.get(0)))
             })
         })
+    }
+
+    fn is_sure(&self, run: &RunId) -> bool {
+        let shared = &self.inner.shared;
+        let (grants, now) = (shared.grants(), Instant::now());
+        let home = home_of(run, shared.partitions);
+        grants.is_sure(&format!("p/{home}"), now) || grants.is_sure(&format!("r/{run}"), now)
     }
 
     fn changed(&self) -> Result<bool, JournalError> {
