@@ -187,6 +187,7 @@ fn what_a_bus_carries_is_sent_again_until_somebody_has_it() {
     // One that is stopped before anybody has it ends by itself.
     ledger.offer(task("b", 2, "default", &[]), SECOND * 30);
     assert_eq!(words(&ledger.stop(&key("b", 2), Stop::Graceful, SECOND * 31)), ["bus <- stop b 2 Graceful"]);
+    assert!([26, 31, 35].into_iter().all(|second| ledger.tick(SECOND * second).is_empty()));
     assert_eq!(words(&ledger.tick(SECOND * 36)), ["report b 2 stopped"]);
     assert_eq!(words(&ledger.heartbeat(&worker, &[key("b", 2)], SECOND * 37)), ["bus <- stop b 2 Now"]);
 }
@@ -201,4 +202,20 @@ fn a_stop_ends_what_waits_and_a_lost_run_ends_what_is_done_here() {
     ledger.offer(task("b", 2, "default", &[]), SECOND);
     assert_eq!(words(&ledger.forget(&RunId::new("r"), false)), ["1 <- stop b 2 Now"]);
     assert!(ledger.is_empty());
+}
+
+#[test]
+fn a_scheduler_that_stood_still_loses_nothing_that_it_has_not_heard_of() {
+    let mut ledger = driving(false);
+    let worker: Arc<str> = Arc::from("w");
+    ledger.join(joining("w", &["default"], 2), SECOND);
+    ledger.offer(task("a", 1, "default", &[]), SECOND);
+    ledger.offer(task("b", 2, "default", &[]), SECOND);
+    assert!(ledger.tick(SECOND * 2).is_empty());
+    // Its heartbeats lie in the socket.
+    assert!(ledger.tick(SECOND * 60).is_empty());
+    ledger.heartbeat(&worker, &[key("a", 1)], SECOND * 60);
+    (61..72).for_each(|second| assert!(ledger.tick(SECOND * second).is_empty(), "{second}"));
+    (72..75).for_each(|second| drop(ledger.tick(SECOND * second)));
+    assert_eq!(ledger.len(), 1, "what nobody names is lost, later");
 }

@@ -7,6 +7,7 @@
 
 mod hub;
 mod in_process;
+mod lease;
 mod ledger;
 mod log;
 mod remembered;
@@ -15,7 +16,8 @@ mod wire;
 
 pub use hub::{BusMessage, Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
-pub use ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+pub use lease::{LeaseKey, Terms};
+pub use ledger::{Counters, Joining, Ledger, Message, Sending, SessionId};
 pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 
