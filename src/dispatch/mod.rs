@@ -9,6 +9,7 @@ mod bus_message;
 mod hub;
 mod in_process;
 pub mod kafka;
+mod lease;
 mod ledger;
 mod log;
 mod remembered;
@@ -18,7 +19,8 @@ mod wire;
 pub use bus_message::BusMessage;
 pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
-pub use ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+pub use lease::{LeaseKey, Terms};
+pub use ledger::{Counters, Joining, Ledger, Message, Sending, SessionId};
 pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 

@@ -22,6 +22,8 @@ use crate::worker::table::Kept;
 const REGISTER_WAIT: Duration = Duration::from_secs(15);
 /// How often an outcome is sent again that the scheduler does not know the run of, yet.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often a session looks whether its process has stood still.
+const LOOK: Duration = Duration::from_secs(1);
 /// How many messages wait for the connection; then their sources wait.
 const MESSAGES: usize = 4;
 
@@ -74,7 +76,8 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
     shared.tell(Notice::Connected { gateway: gateway.to_owned(), scheduler: registered.scheduler.clone() });
     shared.lines.is_connected(number, true);
     let beat = Duration::from_millis(registered.heartbeat_ms.max(1));
-    let reader = Reader { shared: shared.clone(), number, client: client.clone() };
+    let still = Duration::from_millis(registered.lease_ms / 3);
+    let reader = Reader { shared: shared.clone(), number, client: client.clone(), awake: Awake::new(still) };
     let writer = Writer { shared: shared.clone(), number, client, out, sent: BTreeMap::new() };
     // Each goes on while the other waits: neither side can be blocked by the other's reading.
     let why = tokio::select! {
@@ -101,20 +104,59 @@ struct Reader {
     shared: Arc<Shared>,
     number: usize,
     client: WorkersClient<Channel>,
+    awake: Awake,
+}
+
+/// Notices that this process stood still: what came over the connection meanwhile may be out of date, and a task in it
+/// may have been given to somebody else since.
+struct Awake {
+    seen: Instant,
+    still: Duration,
+}
+
+impl Awake {
+    fn new(still: Duration) -> Self {
+        Self { seen: Instant::now(), still: still.max(LOOK * 2) }
+    }
+
+    /// Must be asked at least every [`LOOK`]; says for how long it was not, if that is too long.
+    fn look(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        let gap = now.duration_since(std::mem::replace(&mut self.seen, now));
+        if gap < self.still { Ok(()) } else { Err(format!("this worker stood still for {} s", gap.as_secs())) }
+    }
 }
 
 impl Reader {
     async fn read(mut self, mut incoming: Streaming<v1::ToWorker>) -> String {
         use v1::to_worker::Message as To;
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let message = match incoming.message().await {
+            let message = tokio::select! {
+                biased;
+                _ = looks.tick() => match self.awake.look() {
+                    Ok(()) => continue,
+                    // The scheduler hears in the next registration what is in work, and gives the rest out anew.
+                    Err(why) => {
+                        self.shared.table.forget_waiting(self.number);
+                        return why;
+                    }
+                },
+                message = incoming.message() => message,
+            };
+            let message = match message {
                 Ok(Some(message)) => message,
                 Ok(None) => return "it ended the session".to_owned(),
                 Err(status) => return words_of(&status),
             };
             // A message of a later version of the protocol may hold what is not known here.
             match message.message {
-                Some(To::Task(task)) => self.task(task).await,
+                Some(To::Task(task)) => {
+                    if let Err(why) = self.task(task).await {
+                        return why;
+                    }
+                }
                 Some(To::Stop(v1::Stop { key: Some(key), now })) => {
                     self.shared.table.stop(&key.into(), if now { Stop::Now } else { Stop::Graceful });
                 }
@@ -130,12 +172,16 @@ impl Reader {
         }
     }
 
-    async fn task(&mut self, task: v1::Task) {
-        let Some(key) = task.key.clone().map(LeaseKey::from) else { return };
-        match payload::load_task(task, &mut self.client, &self.shared.access).await {
+    async fn task(&mut self, task: v1::Task) -> Result<(), String> {
+        let Some(key) = task.key.clone().map(LeaseKey::from) else { return Ok(()) };
+        let loaded = payload::load_task(task, &mut self.client, &self.shared.access).await;
+        // Its payload may have taken long to come, and the lease has not waited.
+        self.awake.look()?;
+        match loaded {
             Ok(task) => drop(self.shared.table.take(task, self.number)),
             Err(why) => self.shared.table.refuse(key, self.number, Failure::transient(why)),
         }
+        Ok(())
     }
 }
 

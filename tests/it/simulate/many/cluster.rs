@@ -689,7 +689,7 @@ impl<'r> Cluster<'r> {
 
     fn thaw(&mut self, node: bool, number: usize, life: u32) {
         let now = self.now;
-        let mut waiting = std::mem::take(if node {
+        let waiting = std::mem::take(if node {
             let at = &mut self.nodes[number];
             if at.life != life || !at.frozen {
                 return;
@@ -706,16 +706,25 @@ impl<'r> Cluster<'r> {
             &mut self.worker_buffers[number]
         });
         self.say(None, || format!("{}{number} goes on", if node { "n" } else { "w" }));
-        // Which of the things that wait is looked at first is chance; each connection keeps its order.
-        if self.rng.percent(50)
-            && let Some(at) =
-                waiting.iter().position(|one| matches!(one, Happening::NodeWakes(..) | Happening::WorkerBeats(..)))
-            && let Some(wake) = waiting.remove(at)
-        {
-            waiting.push_front(wake);
-        }
+        // What came over one connection stays in its order; which connection is looked at first is chance.
+        let mut ways: BTreeMap<usize, VecDeque<Happening>> = BTreeMap::new();
         for happening in waiting {
-            self.after(0, happening);
+            let way = match &happening {
+                Happening::FromStore(..) => 1,
+                Happening::ToNode { worker, .. } => 10 + worker,
+                Happening::ToWorker { node, .. } => 10 + node,
+                _ => 0,
+            };
+            ways.entry(way).or_default().push_back(happening);
+        }
+        while !ways.is_empty() {
+            let way = *ways.keys().nth(self.rng.below(ways.len())).unwrap();
+            for _ in 0..1 + self.rng.below(4) {
+                if let Some(happening) = ways.get_mut(&way).and_then(VecDeque::pop_front) {
+                    self.after(0, happening);
+                }
+            }
+            ways.retain(|_, waiting| !waiting.is_empty());
         }
     }
 
