@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use futures::Stream;
-use prost::Message as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tonic::Status;
 
+use crate::artifact::Store;
 use crate::dispatch::{Hub, LeaseKey, Message, SessionId, Stop, ToSession};
-use crate::gateway::artifacts::{self, Artifacts};
+use crate::gateway::artifacts;
 use crate::gateway::refusal::Refusal;
-use crate::proto::{self, v1};
+use crate::proto::v1;
 use crate::task::{Failure, Outcome, Task};
 
-/// How a session ends.
+/// What the gateway itself has to say to a worker.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum Control {
+    /// Lines up to this number are kept.
+    LogTaken(u64),
     /// The worker has left.
     Left,
     /// The worker is told why.
@@ -31,8 +33,8 @@ pub(super) struct Outgoing {
     pub(super) id: SessionId,
     pub(super) first: Option<v1::Registered>,
     pub(super) inbox: UnboundedReceiver<ToSession>,
-    pub(super) ends: UnboundedReceiver<End>,
-    pub(super) artifacts: Option<Arc<dyn Artifacts>>,
+    pub(super) control: UnboundedReceiver<Control>,
+    pub(super) artifacts: Option<Arc<dyn Store>>,
     pub(super) reader: Option<tokio::task::AbortHandle>,
     pub(super) is_over: bool,
 }
@@ -66,12 +68,15 @@ impl Outgoing {
             }
             let message = tokio::select! {
                 biased;
-                end = self.ends.recv() => {
+                control = self.control.recv() => {
+                    if let Some(Control::LogTaken(number)) = control {
+                        return Some(Ok(To::LogTaken(v1::LogTaken { number })));
+                    }
                     self.is_over = true;
-                    return match end {
-                        None | Some(End::Left) => None,
-                        Some(End::Refused(refusal)) => Some(Err(refusal.into())),
-                        Some(End::GoingAway(reason)) => Some(Ok(To::GoingAway(v1::GoingAway { reason }))),
+                    return match control {
+                        None | Some(Control::Left | Control::LogTaken(_)) => None,
+                        Some(Control::Refused(refusal)) => Some(Err(refusal.into())),
+                        Some(Control::GoingAway(reason)) => Some(Ok(To::GoingAway(v1::GoingAway { reason }))),
                     };
                 }
                 message = self.inbox.recv() => message?,
@@ -97,36 +102,17 @@ impl Outgoing {
         }
     }
 
-    /// A task as a message. Work that is too large for one goes by way of the artifact store; without a store the task
-    /// fails here, because it could never be sent.
+    /// A task as a message. Work that is too large for one goes by way of the artifact store. What cannot be sent now
+    /// or ever fails here, since nobody else would ever report it.
     async fn task(&self, task: &Arc<Task>) -> Option<v1::Task> {
-        let mut message = v1::Task::from(&**task);
-        let bytes = message.encoded_len();
-        if bytes < proto::MAX_MESSAGE_BYTES - ENVELOPE_BYTES {
-            return Some(message);
-        }
-        let kept = match &self.artifacts {
-            Some(store) => match serde_json::to_vec(&task.work) {
-                Ok(work) => artifacts::put(store, work).await.map_err(|refusal| refusal.to_string()),
-                Err(error) => Err(error.to_string()),
-            },
-            None => Err("this scheduler has no artifact store that it could go by".to_owned()),
+        let error = match artifacts::offload(task, self.artifacts.as_ref()).await {
+            Ok(message) => return Some(message),
+            Err(error) => error,
         };
-        match kept {
-            Ok(reference) => {
-                message.work = Some(v1::task::Work::WorkRef(reference));
-                Some(message)
-            }
-            Err(why) => {
-                let refusal = Refusal::TooLarge { what: format!("the task of {bytes} bytes") };
-                let words = format!("{}: {refusal}; {why}", refusal.name());
-                let outcome = Outcome::failed(Failure::permanent(words));
-                self.hub.report(&self.worker, LeaseKey::of(task), outcome);
-                None
-            }
-        }
+        let words = format!("the task cannot be sent to worker {}: {error}", self.worker);
+        let passes = matches!(Refusal::from(error), Refusal::Store { .. });
+        let failure = if passes { Failure::transient(words) } else { Failure::permanent(words) };
+        self.hub.report(&self.worker, LeaseKey::of(task), Outcome::failed(failure));
+        None
     }
 }
-
-/// What stands around a task in its message.
-const ENVELOPE_BYTES: usize = 64;

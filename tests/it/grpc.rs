@@ -1,5 +1,8 @@
 //! Workers on the other side of a connection: the built `tol worker` against a gateway in this process.
 
+mod access;
+mod certificates;
+mod limits;
 mod proxy;
 mod stage;
 

@@ -4,14 +4,13 @@ use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::artifact::INLINE_LIMIT;
 use crate::proto::v1::workers_client::WorkersClient;
-use crate::proto::{MAX_MESSAGE_BYTES, Undecodable, v1};
+use crate::proto::{Undecodable, v1};
 use crate::task::{Failure, Outcome, Task, Work};
 use crate::worker::grpc::connect::Access;
 use crate::worker::table::Kept;
 
-/// What stands around an outcome in its message.
-const ENVELOPE_BYTES: usize = 4096;
 /// How large a piece is.
 const PIECE_BYTES: usize = 1024 * 1024;
 /// The largest artifact that a worker takes, in bytes.
@@ -35,7 +34,7 @@ pub(super) async fn report(
 ) -> Result<Sending, Status> {
     let mut outcome = v1::Outcome::from(&*kept.outcome);
     let bytes = outcome.encoded_len();
-    if bytes + ENVELOPE_BYTES > MAX_MESSAGE_BYTES {
+    if bytes > INLINE_LIMIT {
         let too_large = |why: &str| {
             let words = format!("MESSAGE_TOO_LARGE: the outcome of {bytes} bytes is larger than a message can be; {why}");
             Ok(Sending::Instead(Outcome::failed(Failure::permanent(words))))

@@ -93,7 +93,7 @@ fn refused(status: Status) -> Ended {
 }
 
 fn message(message: v1::from_worker::Message) -> v1::FromWorker {
-    v1::FromWorker { message: Some(message) }
+    v1::FromWorker { message: Some(message), number: 0 }
 }
 
 /// What comes from the gateway.
@@ -124,6 +124,7 @@ impl Reader {
                         self.shared.table.answered(&key.into(), verdict);
                     }
                 }
+                Some(To::LogTaken(taken)) => self.shared.lines.taken(self.number, taken.number),
                 Some(To::GoingAway(going)) => return format!("it goes away: {}", going.reason),
                 Some(To::Registered(_) | To::Stop(v1::Stop { key: None, .. })) | None => {}
             }
@@ -177,7 +178,7 @@ impl Writer {
                 }
                 Ok(()) = changes.changed() => self.outcomes().await,
                 _ = again.tick() => self.outcomes().await,
-                () = lines.wait(number) => self.lines().await.map(|_| ()),
+                () = lines.wait(number) => self.lines().await,
             };
             if let Err(why) = sent {
                 return why;
@@ -186,7 +187,11 @@ impl Writer {
     }
 
     async fn send(&self, what: v1::from_worker::Message) -> Result<(), String> {
-        self.out.send(message(what)).await.map_err(|_| "the connection is gone".to_owned())
+        self.send_all(message(what)).await
+    }
+
+    async fn send_all(&self, message: v1::FromWorker) -> Result<(), String> {
+        self.out.send(message).await.map_err(|_| "the connection is gone".to_owned())
     }
 
     async fn heartbeat(&self) -> Result<(), String> {
@@ -203,30 +208,24 @@ impl Writer {
         self.send(v1::from_worker::Message::Heartbeat(heartbeat)).await
     }
 
-    /// Sends one batch of lines; false if there was none.
-    async fn lines(&self) -> Result<bool, String> {
-        let lines = self.shared.lines.next(self.number);
-        if lines.is_empty() {
-            return Ok(false);
-        }
+    /// Sends one batch of lines, and the outcomes that waited for it.
+    async fn lines(&mut self) -> Result<(), String> {
+        let Some((number, lines)) = self.shared.lines.next(self.number) else { return Ok(()) };
         let lines = lines.iter().map(v1::LogLine::from).collect();
-        self.send(v1::from_worker::Message::Log(v1::LogLines { lines })).await?;
-        Ok(true)
+        let lines = Some(v1::from_worker::Message::Log(v1::LogLines { lines }));
+        self.send_all(v1::FromWorker { message: lines, number }).await?;
+        self.outcomes().await
     }
 
-    /// Sends the outcomes that are to be sent now, and before them all lines that were printed before.
+    /// Sends the outcomes that are to be sent now; one whose lines are not sent yet waits for them.
     async fn outcomes(&mut self) -> Result<(), String> {
         let kept = self.shared.table.kept();
         self.sent.retain(|key, _| kept.iter().any(|kept| kept.key == *key));
         let is_due = |kept: &Kept| match self.sent.get(&kept.key) {
             Some(at) => kept.is_unknown() && at.elapsed() >= AGAIN,
-            None => true,
+            None => !self.shared.lines.holds(self.number, &kept.key),
         };
         let due: Vec<Kept> = kept.into_iter().filter(is_due).collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        while self.lines().await? {}
         for kept in due {
             match payload::report(&kept, &mut self.client, &self.shared.access).await {
                 Ok(Sending::Report(report)) => {
