@@ -50,6 +50,8 @@ struct State {
     /// What is in work, and where it came from.
     in_work: BTreeMap<LeaseKey, usize>,
     waiting: VecDeque<(Task, usize)>,
+    /// What is still on its way here, in pieces.
+    expected: BTreeMap<LeaseKey, usize>,
     kept: BTreeMap<LeaseKey, Kept>,
     settled: BTreeSet<LeaseKey>,
     settled_order: VecDeque<LeaseKey>,
@@ -97,10 +99,21 @@ impl Table {
         self.changes.subscribe()
     }
 
+    /// A task is on its way: it is this worker's from now on. False if it is known already.
+    pub fn expect(&self, key: &LeaseKey, from: usize) -> bool {
+        let mut state = self.state();
+        let is_new = !state.knows(key);
+        if is_new {
+            state.expected.insert(key.clone(), from);
+        }
+        is_new
+    }
+
     /// Takes a task that came from one of the worker's schedulers.
     pub fn take(&self, task: Task, from: usize) -> Taken {
         let key = LeaseKey::of(&task);
         let mut state = self.state();
+        state.expected.remove(&key);
         if state.knows(&key) {
             return Taken::Known;
         }
@@ -117,6 +130,7 @@ impl Table {
     /// Keeps a failure for a hand-out that cannot be begun.
     pub fn refuse(&self, key: LeaseKey, from: usize, failure: Failure) {
         let mut state = self.state();
+        state.expected.remove(&key);
         if !state.knows(&key) {
             state.keep(key, from, Outcome::failed(failure));
         }
@@ -145,6 +159,12 @@ impl Table {
     /// Asks for the end of a hand-out. One that has not been begun ends at once; one that is done is passed over.
     pub fn stop(&self, key: &LeaseKey, how: Stop) {
         let mut state = self.state();
+        if let Some(from) = state.expected.remove(key) {
+            state.keep(key.clone(), from, Outcome::Stopped);
+            drop(state);
+            self.changed();
+            return;
+        }
         let waits = state.waiting.iter().position(|(task, _)| LeaseKey::of(task) == *key);
         if let Some((_, from)) = waits.and_then(|at| state.waiting.remove(at)) {
             state.keep(key.clone(), from, Outcome::Stopped);
@@ -161,6 +181,9 @@ impl Table {
         let mut state = self.state();
         for (task, from) in std::mem::take(&mut state.waiting) {
             state.keep(LeaseKey::of(&task), from, Outcome::Stopped);
+        }
+        for (key, from) in std::mem::take(&mut state.expected) {
+            state.keep(key, from, Outcome::Stopped);
         }
         drop(state);
         self.changed();
@@ -218,7 +241,8 @@ impl Table {
     /// What is in work or about to be, for a heartbeat.
     pub fn in_work(&self) -> Vec<LeaseKey> {
         let state = self.state();
-        state.in_work.keys().cloned().chain(state.waiting.iter().map(|(task, _)| LeaseKey::of(task))).collect()
+        let waiting = state.waiting.iter().map(|(task, _)| LeaseKey::of(task));
+        state.in_work.keys().chain(state.expected.keys()).cloned().chain(waiting).collect()
     }
 
     /// Which scheduler a hand-out in work came from.
@@ -240,7 +264,7 @@ impl Table {
     /// True if nothing is in work.
     pub fn is_idle(&self) -> bool {
         let state = self.state();
-        state.in_work.is_empty() && state.waiting.is_empty()
+        state.in_work.is_empty() && state.waiting.is_empty() && state.expected.is_empty()
     }
 
     /// True if nothing is in work and every outcome is taken in.
@@ -253,6 +277,7 @@ impl State {
     fn knows(&self, key: &LeaseKey) -> bool {
         self.in_work.contains_key(key)
             || self.kept.contains_key(key)
+            || self.expected.contains_key(key)
             || self.settled.contains(key)
             || self.waiting.iter().any(|(task, _)| LeaseKey::of(task) == *key)
     }

@@ -94,7 +94,7 @@ async fn a_stop_ends_the_whole_process_group() {
 async fn what_a_killed_worker_had_goes_to_another_under_a_new_token() {
     let mut stage = Stage::new().await;
     let first = stage.worker("first", &[]).await;
-    stage.hub.dispatch(task("a", 1, script("sleep 2.5; echo done")));
+    stage.hub.dispatch(task("a", 1, script("sleep 20; echo done")));
     until("it is in work", || stage.hub.in_work() == 1).await;
     let second = stage.worker("second", &[]).await;
     first.signal(Signal::KILL);

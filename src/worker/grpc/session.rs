@@ -1,10 +1,11 @@
 //! One session with one gateway, from its registration to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -75,7 +76,7 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
     shared.lines.is_connected(number, true);
     let beat = Duration::from_millis(registered.heartbeat_ms.max(1));
     let reader = Reader { shared: shared.clone(), number, client: client.clone() };
-    let writer = Writer { shared: shared.clone(), number, client, out, sent: BTreeMap::new() };
+    let writer = Writer { shared: shared.clone(), number, client, out, sent: BTreeMap::new(), storing: BTreeSet::new(), stored: JoinSet::new() };
     // Each goes on while the other waits: neither side can be blocked by the other's reading.
     let why = tokio::select! {
         why = reader.read(incoming) => why,
@@ -131,11 +132,24 @@ impl Reader {
         }
     }
 
+    /// Takes a task. Work that lies in the scheduler's store is fetched beside everything else.
     async fn task(&mut self, task: v1::Task) {
         let Some(key) = task.key.clone().map(LeaseKey::from) else { return };
-        match payload::load_task(task, &mut self.client, &self.shared.access).await {
-            Ok(task) => drop(self.shared.table.take(task, self.number)),
-            Err(why) => self.shared.table.refuse(key, self.number, Failure::transient(why)),
+        let (shared, number, mut client) = (self.shared.clone(), self.number, self.client.clone());
+        if !shared.table.expect(&key, number) {
+            return;
+        }
+        let is_stored = matches!(task.work, Some(v1::task::Work::WorkRef(_)));
+        let load = async move {
+            match payload::load_task(task, &mut client, &shared.access).await {
+                Ok(task) => drop(shared.table.take(task, number)),
+                Err(why) => shared.table.refuse(key, number, Failure::transient(why)),
+            }
+        };
+        if is_stored {
+            tokio::spawn(load);
+        } else {
+            load.await;
         }
     }
 }
@@ -153,6 +167,9 @@ struct Writer {
     out: mpsc::Sender<v1::FromWorker>,
     /// The outcomes that were sent over this connection, and when.
     sent: BTreeMap<LeaseKey, Instant>,
+    /// The outcomes that go into the scheduler's store first.
+    storing: BTreeSet<LeaseKey>,
+    stored: JoinSet<(LeaseKey, Result<Sending, Status>)>,
 }
 
 impl Writer {
@@ -178,6 +195,7 @@ impl Writer {
                 }
                 Ok(()) = changes.changed() => self.outcomes().await,
                 _ = again.tick() => self.outcomes().await,
+                Some(Ok((key, result))) = self.stored.join_next() => self.stored(key, result).await,
                 () = lines.wait(number) => self.lines().await,
             };
             if let Err(why) = sent {
@@ -227,15 +245,44 @@ impl Writer {
         };
         let due: Vec<Kept> = kept.into_iter().filter(is_due).collect();
         for kept in due {
-            match payload::report(&kept, &mut self.client, &self.shared.access).await {
-                Ok(Sending::Report(report)) => {
-                    self.send(v1::from_worker::Message::Report(report)).await?;
-                    self.sent.insert(kept.key, Instant::now());
-                }
-                Ok(Sending::Instead(outcome)) => self.shared.table.replace(&kept.key, outcome),
-                Err(status) => return Err(words_of(&status)),
+            let report = payload::plain(&kept);
+            if payload::is_large(&report) {
+                self.store(kept);
+            } else {
+                self.report(report).await?;
             }
         }
         Ok(())
+    }
+
+    /// Puts the outputs of an outcome into the scheduler's store, beside everything else.
+    fn store(&mut self, kept: Kept) {
+        if !self.storing.insert(kept.key.clone()) {
+            return;
+        }
+        let (shared, mut client) = (self.shared.clone(), self.client.clone());
+        self.stored.spawn(async move {
+            let result = payload::store(&kept, &mut client, &shared.access).await;
+            (kept.key, result)
+        });
+    }
+
+    async fn stored(&mut self, key: LeaseKey, result: Result<Sending, Status>) -> Result<(), String> {
+        self.storing.remove(&key);
+        match result {
+            Ok(Sending::Report(report)) => self.report(report).await,
+            Ok(Sending::Instead(outcome)) => {
+                self.shared.table.replace(&key, outcome);
+                Ok(())
+            }
+            Err(status) => Err(words_of(&status)),
+        }
+    }
+
+    async fn report(&mut self, report: v1::Report) -> Result<(), String> {
+        if let Some(key) = report.key.clone() {
+            self.sent.insert(key.into(), Instant::now());
+        }
+        self.send(v1::from_worker::Message::Report(report)).await
     }
 }

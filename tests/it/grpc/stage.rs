@@ -20,7 +20,7 @@ use tol::task::{AgentCall, AgentPhase, Command as Words, Outcome, Placement, Pro
 
 /// Short, so that a test sees a lease run out.
 pub const TERMS: Terms =
-    Terms { lease: Duration::from_millis(1500), heartbeat: Duration::from_millis(300), resend: Duration::from_secs(20) };
+    Terms { lease: Duration::from_millis(2500), heartbeat: Duration::from_millis(400), resend: Duration::from_secs(20) };
 
 /// What a test waits for at most.
 pub const PATIENCE: Duration = Duration::from_secs(20);
