@@ -18,6 +18,8 @@ use crate::task::{Failure, Outcome, Task};
 pub(super) enum Control {
     /// Lines up to this number are kept.
     LogTaken(u64),
+    /// The hub gives the worker nothing more.
+    Drained,
     /// The worker has left.
     Left,
     /// The worker is told why.
@@ -36,6 +38,8 @@ pub(super) struct Outgoing {
     pub(super) control: UnboundedReceiver<Control>,
     pub(super) artifacts: Option<Arc<dyn Store>>,
     pub(super) reader: Option<tokio::task::AbortHandle>,
+    /// The worker is to be told that nothing more comes, behind what the hub gave it before.
+    pub(super) says_drained: bool,
     pub(super) is_over: bool,
 }
 
@@ -66,20 +70,33 @@ impl Outgoing {
             if self.is_over {
                 return None;
             }
-            let message = tokio::select! {
-                biased;
-                control = self.control.recv() => {
-                    if let Some(Control::LogTaken(number)) = control {
-                        return Some(Ok(To::LogTaken(v1::LogTaken { number })));
-                    }
-                    self.is_over = true;
-                    return match control {
-                        None | Some(Control::Left | Control::LogTaken(_)) => None,
-                        Some(Control::Refused(refusal)) => Some(Err(refusal.into())),
-                        Some(Control::GoingAway(reason)) => Some(Ok(To::GoingAway(v1::GoingAway { reason }))),
-                    };
+            let message = if self.says_drained {
+                let Ok(message) = self.inbox.try_recv() else {
+                    self.says_drained = false;
+                    return Some(Ok(To::Drained(v1::Drained {})));
+                };
+                message
+            } else {
+                tokio::select! {
+                    biased;
+                    control = self.control.recv() => match control.unwrap_or(Control::Left) {
+                        Control::LogTaken(number) => return Some(Ok(To::LogTaken(v1::LogTaken { number }))),
+                        Control::Drained => {
+                            self.says_drained = true;
+                            continue;
+                        }
+                        Control::Left => return None,
+                        Control::Refused(refusal) => {
+                            self.is_over = true;
+                            return Some(Err(refusal.into()));
+                        }
+                        Control::GoingAway(reason) => {
+                            self.is_over = true;
+                            return Some(Ok(To::GoingAway(v1::GoingAway { reason })));
+                        }
+                    },
+                    message = self.inbox.recv() => message?,
                 }
-                message = self.inbox.recv() => message?,
             };
             match message {
                 ToSession::Message(Message::Task(task)) => {

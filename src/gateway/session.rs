@@ -128,6 +128,7 @@ impl v1::workers_server::Workers for Workers {
             control: controlled,
             artifacts: self.0.artifacts.clone(),
             reader: None,
+            says_drained: false,
             is_over: false,
         };
         let older = self.0.open().sessions.insert(worker.clone(), (id, control.clone()));
@@ -264,7 +265,10 @@ impl Reader {
                 let outcome = self.outcome(report.outcome.unwrap_or_default()).await?;
                 hub.report(&self.worker, key.into(), outcome);
             }
-            From::Drain(_) => hub.drain(self.id),
+            From::Drain(_) => {
+                hub.drain(self.id);
+                let _ = self.control.send(Control::Drained);
+            }
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
         Ok(channel) => channel,
         Err(error) => return Ended::NoConnection(words_of(&error)),
     };
+    // From here on the gateway may hand out.
+    shared.is_open(number);
     let (out, outgoing) = mpsc::channel(MESSAGES);
     let about = shared.about.clone();
     let kept = shared.table.kept().into_iter().map(|kept| kept.key);
@@ -126,6 +128,7 @@ impl Reader {
                     }
                 }
                 Some(To::LogTaken(taken)) => self.shared.lines.taken(self.number, taken.number),
+                Some(To::Drained(_)) => self.shared.is_drained(self.number),
                 Some(To::GoingAway(going)) => return format!("it goes away: {}", going.reason),
                 Some(To::Registered(_) | To::Stop(v1::Stop { key: None, .. })) | None => {}
             }
