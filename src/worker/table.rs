@@ -305,3 +305,105 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+
+    use super::*;
+    use crate::dispatch::StopSignal;
+    use crate::id::{LeaseToken, RunId, UnitPath};
+    use crate::task::{Command, Script, Work};
+
+    /// Works until it is stopped, or as its name says.
+    struct Player;
+
+    impl Perform for Player {
+        fn perform(&self, task: Task, mut stop: StopSignal) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+            Box::pin(async move {
+                if task.unit.as_str() == "works" {
+                    stop.wait(Stop::Graceful).await;
+                    return Outcome::Stopped;
+                }
+                Outcome::success(1.into())
+            })
+        }
+    }
+
+    fn task(unit: &str, token: u64) -> Task {
+        let script = Script {
+            command: Command::Argv(Vec::new()),
+            env: Vec::new(),
+            inherit_env: Vec::new(),
+            dir: String::new(),
+            json: false,
+            permanent_exit_codes: Vec::new(),
+            max_output: 0,
+        };
+        Task {
+            run: RunId::new("r"),
+            pipeline: Arc::from("p"),
+            unit: UnitPath::new(unit),
+            attempt: 1,
+            token: LeaseToken(token),
+            idempotency_key: String::new(),
+            deadline: None,
+            place: Default::default(),
+            work: Work::Run(script),
+        }
+    }
+
+    async fn kept(table: &Table, count: usize) -> Vec<Kept> {
+        let mut changes = table.changes();
+        while table.kept().len() < count {
+            changes.changed().await.unwrap();
+        }
+        table.kept()
+    }
+
+    #[tokio::test]
+    async fn an_outcome_is_kept_until_it_is_taken_in_and_never_made_twice() {
+        let table = Table::start(Arc::new(Player), 2);
+        assert_eq!(table.take(task("a", 1), 0), Taken::Begun);
+        assert_eq!(table.take(task("a", 1), 1), Taken::Known);
+        let key = kept(&table, 1).await.remove(0).key;
+        assert_eq!(table.take(task("a", 1), 0), Taken::Known);
+        assert!(table.is_idle() && !table.is_empty());
+        assert!(!table.answered(&key, Verdict::Unknown));
+        assert!(table.kept()[0].is_unknown());
+        assert!(table.give_up(Duration::from_secs(60)).is_empty());
+        assert!(table.answered(&key, Verdict::Recorded));
+        assert!(table.is_empty());
+        // The bus, or another gateway, brings it once more.
+        assert_eq!(table.take(task("a", 1), 0), Taken::Known);
+        assert_eq!(table.take(task("a", 2), 0), Taken::Begun);
+        let key = kept(&table, 1).await.remove(0).key;
+        assert!(!table.answered(&key, Verdict::Unknown));
+        assert_eq!(table.give_up(Duration::ZERO), [key]);
+        assert_eq!((table.given_up(), table.is_empty()), (1, true));
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_waits_and_can_be_stopped_waiting() {
+        let table = Table::start(Arc::new(Player), 1);
+        assert_eq!(table.take(task("works", 1), 0), Taken::Begun);
+        assert_eq!(table.take(task("b", 2), 0), Taken::Waits);
+        assert_eq!(table.take(task("c", 3), 1), Taken::Waits);
+        let expected = LeaseKey::of(&task("d", 4));
+        assert!(table.expect(&expected, 0) && !table.expect(&expected, 0));
+        assert_eq!((table.in_work().len(), table.free()), (4, 0));
+        table.stop(&LeaseKey::of(&task("b", 2)), Stop::Graceful);
+        table.stop(&expected, Stop::Now);
+        assert_eq!(table.take(task("d", 4), 0), Taken::Known);
+        let stopped = kept(&table, 2).await;
+        assert!(stopped.iter().all(|kept| *kept.outcome == Outcome::Stopped), "{stopped:?}");
+        table.stop(&LeaseKey::of(&task("works", 1)), Stop::Now);
+        let all = kept(&table, 4).await;
+        let outcome = |token: u64| all.iter().find(|kept| kept.key.token.0 == token).unwrap();
+        assert_eq!((&*outcome(1).outcome, &*outcome(3).outcome), (&Outcome::Stopped, &Outcome::success(1.into())));
+        assert_eq!(outcome(3).from, 1);
+        table.refuse(LeaseKey::of(&task("e", 5)), 0, Failure::permanent("no"));
+        assert_eq!(table.kept().len(), 5);
+    }
+}

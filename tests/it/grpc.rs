@@ -153,6 +153,29 @@ async fn work_goes_on_through_a_cut_connection_and_is_reported_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_lost_or_doubled_by_a_cut_connection() {
+    let mut stage = Stage::new().await;
+    let proxy = Arc::new(Proxy::new(stage.address).await);
+    let worker = Worker::start(&proxy.address.to_string(), "w", &[], &[]);
+    stage.joined("w").await;
+    let prints = "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done";
+    stage.hub.dispatch(task("many", 1, script(prints)));
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        proxy.set(Mood::Cuts);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        proxy.set(Mood::Passes);
+        stage.joined("w").await;
+    }
+    let report = stage.report().await;
+    assert!(matches!(report.result, Ok(Outcome::Succeeded { .. })), "{report:?}\n{}", worker.said());
+    let expect: String = (0..30_000).map(|number| format!("line {number}\n")).collect();
+    let log = stage.log("many");
+    assert!(log == expect, "{} lines of 30000", log.lines().count());
+    worker.says("no connection").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_ended_while_the_gateway_was_away_is_reported_when_it_is_back() {
     let mut stage = Stage::new().await;
     let worker = stage.worker("w", &[]).await;
