@@ -173,9 +173,7 @@ async fn bare() -> Vec<Duration> {
     let address = address_of(&listener);
     let service = WorkersServer::new(Bare(times));
     tokio::spawn(
-        tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming(TcpListenerStream::new(listener)),
+        tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
     );
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
     let channel_of = endpoint.unwrap_or_else(|error| panic!("{error}")).tcp_nodelay(true).connect().await;
@@ -235,10 +233,7 @@ impl Workers for Bare {
         Err(Status::unimplemented("this exchange has no artifacts"))
     }
 
-    async fn get_artifact(
-        &self,
-        _: Request<v1::ArtifactRef>,
-    ) -> Result<Response<Self::GetArtifactStream>, Status> {
+    async fn get_artifact(&self, _: Request<v1::ArtifactRef>) -> Result<Response<Self::GetArtifactStream>, Status> {
         Err(Status::unimplemented("this exchange has no artifacts"))
     }
 }

@@ -69,11 +69,7 @@ pub(super) async fn store(
     }
 }
 
-async fn put(
-    bytes: Vec<u8>,
-    client: &mut WorkersClient<Channel>,
-    access: &Access,
-) -> Result<v1::ArtifactRef, Status> {
+async fn put(bytes: Vec<u8>, client: &mut WorkersClient<Channel>, access: &Access) -> Result<v1::ArtifactRef, Status> {
     let pieces: Vec<v1::ArtifactPiece> =
         bytes.chunks(PIECE_BYTES).map(|piece| v1::ArtifactPiece { data: piece.to_vec() }).collect();
     Ok(client.put_artifact(access.request(futures::stream::iter(pieces))).await?.into_inner())

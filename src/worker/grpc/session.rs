@@ -78,7 +78,15 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
     shared.lines.is_connected(number, true);
     let beat = Duration::from_millis(registered.heartbeat_ms.max(1));
     let reader = Reader { shared: shared.clone(), number, client: client.clone() };
-    let writer = Writer { shared: shared.clone(), number, client, out, sent: BTreeMap::new(), storing: BTreeSet::new(), stored: JoinSet::new() };
+    let writer = Writer {
+        shared: shared.clone(),
+        number,
+        client,
+        out,
+        sent: BTreeMap::new(),
+        storing: BTreeSet::new(),
+        stored: JoinSet::new(),
+    };
     // Each goes on while the other waits: neither side can be blocked by the other's reading.
     let why = tokio::select! {
         why = reader.read(incoming) => why,

@@ -38,11 +38,7 @@ pub fn message(message: from_worker::Message) -> FromWorker {
 }
 
 /// Registers and says nothing more, but stays.
-pub async fn session(
-    channel: Channel,
-    register: Register,
-    token: Option<&str>,
-) -> Result<Streaming<ToWorker>, Status> {
+pub async fn session(channel: Channel, register: Register, token: Option<&str>) -> Result<Streaming<ToWorker>, Status> {
     use tokio_stream::StreamExt as _;
     let first = message(from_worker::Message::Register(register));
     let stays = tokio_stream::pending();
@@ -68,10 +64,8 @@ async fn services(stage: &Stage, token: Option<&str>) -> Result<Vec<String>, Sta
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     }
-    let mut answers = ServerReflectionClient::new(connect(stage).await)
-        .server_reflection_info(request)
-        .await?
-        .into_inner();
+    let mut answers =
+        ServerReflectionClient::new(connect(stage).await).server_reflection_info(request).await?.into_inner();
     let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await?.unwrap().message_response else {
         panic!("no list of services");
     };

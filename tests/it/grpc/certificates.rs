@@ -51,10 +51,7 @@ impl Authority {
         params.extended_key_usages = vec![usage];
         let pair = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&pair, &self.issuer).unwrap();
-        let files = Files {
-            certificate: folder.join(format!("{name}.pem")),
-            key: folder.join(format!("{name}.key")),
-        };
+        let files = Files { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) };
         std::fs::write(&files.certificate, certificate.pem()).unwrap();
         std::fs::write(&files.key, pair.serialize_pem()).unwrap();
         files
