@@ -28,6 +28,8 @@ const LIVE_LINES: usize = 256;
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 /// How long the last outcomes may take to reach the scheduler, after the work was ended.
 const LAST_WORDS: Duration = Duration::from_secs(8);
+/// How long a scheduler may take to say that it hands out nothing more.
+const DRAINED_WAIT: Duration = Duration::from_secs(2);
 const LAST_WORDS_NOW: Duration = Duration::from_secs(2);
 
 /// `tol worker`.
@@ -165,6 +167,8 @@ async fn work(
     }
     err!("worker {name}: takes no more tasks, and ends when those in work have");
     client.drain();
+    // A scheduler that does not answer has nothing to hand out either, or loses what it does by the lease.
+    let _ = tokio::time::timeout(DRAINED_WAIT.min(drain_timeout), client.drained()).await;
     wind_down(&name, &table, &mut signals, &mut noticed, drain_timeout).await;
     Ok(DONE)
 }

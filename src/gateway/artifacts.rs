@@ -2,49 +2,79 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use crate::artifact::{ArtifactError, INLINE_LIMIT, Store, load_outcome, offload_task};
 use crate::gateway::refusal::{Refusal, too_large};
 use crate::proto::v1;
+use crate::task::{Outcome, Task};
 
 /// How large a piece is that the gateway sends.
 const PIECE_BYTES: usize = 1024 * 1024;
 /// The largest artifact that a worker may put here, in bytes; it is held in memory until it is whole.
 const ARTIFACT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Keeps payloads by their content. Its calls may wait for a disk or a database.
-pub trait Artifacts: Send + Sync + 'static {
-    /// Keeps bytes and names them by their content.
-    ///
-    /// # Errors
-    /// With words, if they cannot be kept.
-    fn put(&self, bytes: &[u8]) -> Result<v1::ArtifactRef, String>;
-
-    /// What has this name, if there is such a thing.
-    ///
-    /// # Errors
-    /// With words, if it cannot be read.
-    fn get(&self, hash: &str) -> Result<Option<Vec<u8>>, String>;
+/// Calls the store away from the threads that serve connections.
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, ArtifactError> + Send + 'static,
+) -> Result<T, ArtifactError> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(result) => result,
+        // A panic in there is an internal error, and is treated like any other on this thread.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
-/// Calls a store away from the threads that serve connections.
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, Refusal> {
-    let result = tokio::task::spawn_blocking(call).await.unwrap_or_else(|error| Err(error.to_string()));
-    result.map_err(|why| Refusal::Store { why: format!("the artifact store: {why}") })
+/// A task as it can be sent: its work goes into the store if it is too large for a message.
+pub(super) async fn offload(task: &Arc<Task>, store: Option<&Arc<dyn Store>>) -> Result<v1::Task, ArtifactError> {
+    let message = v1::Task::from(&**task);
+    if message.encoded_len() <= INLINE_LIMIT {
+        return Ok(message);
+    }
+    let (task, store) = (task.clone(), store.cloned());
+    blocking(move || offload_task(&task, store.as_deref(), INLINE_LIMIT)).await
+}
+
+/// The outcome of a message; its outputs come out of the store if they lie there.
+pub(super) async fn load(outcome: v1::Outcome, store: Option<&Arc<dyn Store>>) -> Result<Outcome, ArtifactError> {
+    let is_stored = matches!(
+        &outcome.kind,
+        Some(v1::outcome::Kind::Succeeded(done)) if matches!(done.outputs, Some(v1::succeeded::Outputs::OutputsRef(_)))
+    );
+    if !is_stored {
+        return load_outcome(outcome, None);
+    }
+    let store = store.cloned();
+    blocking(move || load_outcome(outcome, store.as_deref())).await
 }
 
 /// Keeps bytes.
-pub(super) async fn put(store: &Arc<dyn Artifacts>, bytes: Vec<u8>) -> Result<v1::ArtifactRef, Refusal> {
+pub(super) async fn put(store: &Arc<dyn Store>, bytes: Vec<u8>) -> Result<v1::ArtifactRef, Refusal> {
     let store = store.clone();
-    blocking(move || store.put(&bytes)).await
+    Ok(blocking(move || store.put(&bytes)).await?)
 }
 
 /// Gives bytes back.
-pub(super) async fn get(store: &Arc<dyn Artifacts>, hash: &str) -> Result<Vec<u8>, Refusal> {
-    let (store, name) = (store.clone(), hash.to_owned());
-    let found = blocking(move || store.get(&name)).await?;
-    found.ok_or_else(|| Refusal::NoArtifact { hash: hash.to_owned() })
+pub(super) async fn get(store: &Arc<dyn Store>, reference: v1::ArtifactRef) -> Result<Vec<u8>, Refusal> {
+    let store = store.clone();
+    Ok(blocking(move || store.get(&reference)).await?)
+}
+
+impl From<ArtifactError> for Refusal {
+    fn from(error: ArtifactError) -> Self {
+        let why = error.to_string();
+        match error {
+            ArtifactError::Missing { .. } => Self::NoArtifact { why },
+            ArtifactError::Name(_) | ArtifactError::Undecodable(_) => Self::Malformed { why },
+            ArtifactError::NoStore { .. } => Self::NoStore,
+            ArtifactError::TooLarge { bytes, .. } => Self::TooLarge { what: format!("a message of {bytes} bytes") },
+            ArtifactError::Damaged { .. } | ArtifactError::File { .. } | ArtifactError::Database(_) => {
+                Self::Store { why }
+            }
+        }
+    }
 }
 
 /// Takes in what a worker sends.

@@ -14,7 +14,6 @@ mod serve;
 mod session;
 
 pub use access::Caller;
-pub use artifacts::Artifacts;
 pub use config::{GatewayConfig, GatewayError, TlsFiles, Tokens};
 pub use identity::Identities;
 pub use refusal::{Refusal, too_large};

@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use futures::Stream;
-use prost::Message as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tonic::Status;
 
+use crate::artifact::Store;
 use crate::dispatch::{Hub, LeaseKey, Message, SessionId, Stop, ToSession};
-use crate::gateway::artifacts::{self, Artifacts};
+use crate::gateway::artifacts;
 use crate::gateway::refusal::Refusal;
-use crate::proto::{self, v1};
+use crate::proto::v1;
 use crate::task::{Failure, Outcome, Task};
 
-/// How a session ends.
+/// What the gateway itself has to say to a worker.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum Control {
+    /// Lines up to this number are kept.
+    LogTaken(u64),
+    /// The hub gives the worker nothing more.
+    Drained,
     /// The worker has left.
     Left,
     /// The worker is told why.
@@ -31,9 +35,11 @@ pub(super) struct Outgoing {
     pub(super) id: SessionId,
     pub(super) first: Option<v1::Registered>,
     pub(super) inbox: UnboundedReceiver<ToSession>,
-    pub(super) ends: UnboundedReceiver<End>,
-    pub(super) artifacts: Option<Arc<dyn Artifacts>>,
+    pub(super) control: UnboundedReceiver<Control>,
+    pub(super) artifacts: Option<Arc<dyn Store>>,
     pub(super) reader: Option<tokio::task::AbortHandle>,
+    /// The worker is to be told that nothing more comes, behind what the hub gave it before.
+    pub(super) says_drained: bool,
     pub(super) is_over: bool,
 }
 
@@ -64,17 +70,33 @@ impl Outgoing {
             if self.is_over {
                 return None;
             }
-            let message = tokio::select! {
-                biased;
-                end = self.ends.recv() => {
-                    self.is_over = true;
-                    return match end {
-                        None | Some(End::Left) => None,
-                        Some(End::Refused(refusal)) => Some(Err(refusal.into())),
-                        Some(End::GoingAway(reason)) => Some(Ok(To::GoingAway(v1::GoingAway { reason }))),
-                    };
+            let message = if self.says_drained {
+                let Ok(message) = self.inbox.try_recv() else {
+                    self.says_drained = false;
+                    return Some(Ok(To::Drained(v1::Drained {})));
+                };
+                message
+            } else {
+                tokio::select! {
+                    biased;
+                    control = self.control.recv() => match control.unwrap_or(Control::Left) {
+                        Control::LogTaken(number) => return Some(Ok(To::LogTaken(v1::LogTaken { number }))),
+                        Control::Drained => {
+                            self.says_drained = true;
+                            continue;
+                        }
+                        Control::Left => return None,
+                        Control::Refused(refusal) => {
+                            self.is_over = true;
+                            return Some(Err(refusal.into()));
+                        }
+                        Control::GoingAway(reason) => {
+                            self.is_over = true;
+                            return Some(Ok(To::GoingAway(v1::GoingAway { reason })));
+                        }
+                    },
+                    message = self.inbox.recv() => message?,
                 }
-                message = self.inbox.recv() => message?,
             };
             match message {
                 ToSession::Message(Message::Task(task)) => {
@@ -97,36 +119,17 @@ impl Outgoing {
         }
     }
 
-    /// A task as a message. Work that is too large for one goes by way of the artifact store; without a store the task
-    /// fails here, because it could never be sent.
+    /// A task as a message. Work that is too large for one goes by way of the artifact store. What cannot be sent now
+    /// or ever fails here, since nobody else would ever report it.
     async fn task(&self, task: &Arc<Task>) -> Option<v1::Task> {
-        let mut message = v1::Task::from(&**task);
-        let bytes = message.encoded_len();
-        if bytes < proto::MAX_MESSAGE_BYTES - ENVELOPE_BYTES {
-            return Some(message);
-        }
-        let kept = match &self.artifacts {
-            Some(store) => match serde_json::to_vec(&task.work) {
-                Ok(work) => artifacts::put(store, work).await.map_err(|refusal| refusal.to_string()),
-                Err(error) => Err(error.to_string()),
-            },
-            None => Err("this scheduler has no artifact store that it could go by".to_owned()),
+        let error = match artifacts::offload(task, self.artifacts.as_ref()).await {
+            Ok(message) => return Some(message),
+            Err(error) => error,
         };
-        match kept {
-            Ok(reference) => {
-                message.work = Some(v1::task::Work::WorkRef(reference));
-                Some(message)
-            }
-            Err(why) => {
-                let refusal = Refusal::TooLarge { what: format!("the task of {bytes} bytes") };
-                let words = format!("{}: {refusal}; {why}", refusal.name());
-                let outcome = Outcome::failed(Failure::permanent(words));
-                self.hub.report(&self.worker, LeaseKey::of(task), outcome);
-                None
-            }
-        }
+        let words = format!("the task cannot be sent to worker {}: {error}", self.worker);
+        let passes = matches!(Refusal::from(error), Refusal::Store { .. });
+        let failure = if passes { Failure::transient(words) } else { Failure::permanent(words) };
+        self.hub.report(&self.worker, LeaseKey::of(task), Outcome::failed(failure));
+        None
     }
 }
-
-/// What stands around a task in its message.
-const ENVELOPE_BYTES: usize = 64;

@@ -39,8 +39,8 @@ pub enum Refusal {
     Silent { seconds: u64, heartbeat_ms: u64 },
     #[error("worker {worker} has connected again elsewhere; give every worker a name of its own")]
     Superseded { worker: String },
-    #[error("there is no artifact {hash}")]
-    NoArtifact { hash: String },
+    #[error("{why}")]
+    NoArtifact { why: String },
     #[error("this gateway keeps no artifacts")]
     NoStore,
     #[error("{why}")]
@@ -128,7 +128,7 @@ mod tests {
         check(Refusal::Draining { why: why() }, Code::Unavailable, "words");
         check(Refusal::Silent { seconds: 15, heartbeat_ms: 5000 }, Code::DeadlineExceeded, "15 s");
         check(Refusal::Superseded { worker: "w".to_owned() }, Code::Aborted, "worker w");
-        check(Refusal::NoArtifact { hash: "ab".to_owned() }, Code::NotFound, "ab");
+        check(Refusal::NoArtifact { why: why() }, Code::NotFound, "words");
         check(Refusal::NoStore, Code::FailedPrecondition, "no artifacts");
         check(Refusal::Store { why: why() }, Code::Unavailable, "words");
     }

@@ -19,9 +19,9 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::artifact::Store;
 use crate::dispatch::{Hub, LogSink};
 use crate::gateway::access::Access;
-use crate::gateway::artifacts::Artifacts;
 use crate::gateway::config::{GatewayConfig, GatewayError, TlsFiles};
 use crate::gateway::incoming::{Limits, address_of, connections};
 use crate::gateway::session::{Shared, Workers};
@@ -70,7 +70,7 @@ impl Gateway {
         config: GatewayConfig,
         hub: Arc<Hub>,
         logs: Arc<dyn LogSink>,
-        artifacts: Option<Arc<dyn Artifacts>>,
+        artifacts: Option<Arc<dyn Store>>,
     ) -> Self {
         let (reporter, health) = tonic_health::server::health_reporter();
         let (identities, scheduler) = (config.identities.clone(), config.scheduler.clone());

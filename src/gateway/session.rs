@@ -10,11 +10,12 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::artifact::{ArtifactError, Store};
 use crate::dispatch::{Hub, Joining, LeaseKey, LogSink, SessionId, WorkerLine};
 use crate::gateway::access::Caller;
-use crate::gateway::artifacts::{self, Artifacts};
+use crate::gateway::artifacts;
 use crate::gateway::identity::Identities;
-use crate::gateway::outgoing::{End, Outgoing};
+use crate::gateway::outgoing::{Control, Outgoing};
 use crate::gateway::refusal::{Refusal, too_large};
 use crate::proto::{self, v1};
 use crate::task::{Failure, Outcome};
@@ -26,12 +27,14 @@ const NAME_BYTES_MAX: usize = 200;
 const QUEUES_MAX: usize = 100;
 const CONCURRENCY_MAX: u32 = 1024;
 const LEASES_MAX: usize = 10_000;
+/// Of how many workers it is remembered which of their lines are kept.
+const WORKERS_MAX: usize = 10_000;
 
 /// What all sessions of a gateway share.
 pub(super) struct Shared {
     pub(super) hub: Arc<Hub>,
     pub(super) logs: Arc<dyn LogSink>,
-    pub(super) artifacts: Option<Arc<dyn Artifacts>>,
+    pub(super) artifacts: Option<Arc<dyn Store>>,
     pub(super) identities: Identities,
     pub(super) scheduler: String,
     open: Mutex<Open>,
@@ -40,16 +43,28 @@ pub(super) struct Shared {
 /// The sessions that are open, by worker.
 #[derive(Default)]
 struct Open {
-    sessions: HashMap<Arc<str>, (SessionId, UnboundedSender<End>)>,
+    sessions: HashMap<Arc<str>, (SessionId, UnboundedSender<Control>)>,
     /// Why no new ones are taken.
     closed: Option<String>,
+    /// The newest lines that are kept, by worker.
+    lines: HashMap<Arc<str>, u64>,
+}
+
+impl Open {
+    fn keep_number(&mut self, worker: &Arc<str>, number: u64) {
+        if self.lines.len() >= WORKERS_MAX {
+            let sessions = &self.sessions;
+            self.lines.retain(|worker, _| sessions.contains_key(worker));
+        }
+        self.lines.insert(worker.clone(), number);
+    }
 }
 
 impl Shared {
     pub(super) fn new(
         hub: Arc<Hub>,
         logs: Arc<dyn LogSink>,
-        artifacts: Option<Arc<dyn Artifacts>>,
+        artifacts: Option<Arc<dyn Store>>,
         identities: Identities,
         scheduler: String,
     ) -> Self {
@@ -64,8 +79,8 @@ impl Shared {
     pub(super) fn close(&self, reason: &str) {
         let mut open = self.open();
         open.closed = Some(reason.to_owned());
-        for (_, ends) in open.sessions.values() {
-            let _ = ends.send(End::GoingAway(reason.to_owned()));
+        for (_, control) in open.sessions.values() {
+            let _ = control.send(Control::GoingAway(reason.to_owned()));
         }
     }
 
@@ -96,7 +111,7 @@ impl v1::workers_server::Workers for Workers {
         let joining = self.0.registration(&mut incoming, &caller).await?;
         let worker = joining.worker.clone();
         let (id, inbox) = self.0.hub.join(joining);
-        let (ends, ended) = unbounded_channel();
+        let (control, controlled) = unbounded_channel();
         let terms = self.0.hub.terms();
         let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let first = v1::Registered {
@@ -110,16 +125,17 @@ impl v1::workers_server::Workers for Workers {
             id,
             first: Some(first),
             inbox,
-            ends: ended,
+            control: controlled,
             artifacts: self.0.artifacts.clone(),
             reader: None,
+            says_drained: false,
             is_over: false,
         };
-        let older = self.0.open().sessions.insert(worker.clone(), (id, ends.clone()));
+        let older = self.0.open().sessions.insert(worker.clone(), (id, control.clone()));
         if let Some((_, older)) = older {
-            let _ = older.send(End::Refused(Refusal::Superseded { worker: worker.to_string() }));
+            let _ = older.send(Control::Refused(Refusal::Superseded { worker: worker.to_string() }));
         }
-        let reader = Reader { shared: self.0.clone(), worker, id, ends };
+        let reader = Reader { shared: self.0.clone(), worker, id, control };
         outgoing.reader = Some(tokio::spawn(reader.read(incoming)).abort_handle());
         Ok(Response::new(Box::pin(outgoing.messages())))
     }
@@ -138,7 +154,7 @@ impl v1::workers_server::Workers for Workers {
         request: Request<v1::ArtifactRef>,
     ) -> Result<Response<Self::GetArtifactStream>, Status> {
         let store = self.0.artifacts.as_ref().ok_or(Refusal::NoStore)?;
-        let bytes = artifacts::get(store, &request.into_inner().hash).await?;
+        let bytes = artifacts::get(store, request.into_inner()).await?;
         Ok(Response::new(ReceiverStream::new(artifacts::send(bytes))))
     }
 }
@@ -151,7 +167,7 @@ impl Shared {
             .await
             .map_err(|_| malformed("a worker says who it is first, within 10 s"))?
             .map_err(|status| too_large(&status).map_or(status, Status::from))?;
-        let Some(v1::FromWorker { message: Some(v1::from_worker::Message::Register(register)) }) = first else {
+        let Some(v1::FromWorker { message: Some(v1::from_worker::Message::Register(register)), .. }) = first else {
             return Err(malformed("the first message of a worker is `register`").into());
         };
         Ok(self.joining(register, caller)?)
@@ -196,7 +212,7 @@ struct Reader {
     shared: Arc<Shared>,
     worker: Arc<str>,
     id: SessionId,
-    ends: UnboundedSender<End>,
+    control: UnboundedSender<Control>,
 }
 
 impl Drop for Reader {
@@ -214,23 +230,23 @@ impl Reader {
         let end = loop {
             let message = match tokio::time::timeout(terms.lease, incoming.message()).await {
                 Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => break End::Left,
-                Ok(Err(status)) => break too_large(&status).map_or(End::Left, End::Refused),
+                Ok(Ok(None)) => break Control::Left,
+                Ok(Err(status)) => break too_large(&status).map_or(Control::Left, Control::Refused),
                 Err(_) => {
                     let heartbeat_ms = u64::try_from(terms.heartbeat.as_millis()).unwrap_or(u64::MAX);
-                    break End::Refused(Refusal::Silent { seconds: terms.lease.as_secs(), heartbeat_ms });
+                    break Control::Refused(Refusal::Silent { seconds: terms.lease.as_secs(), heartbeat_ms });
                 }
             };
             // A message of a later version of the protocol may hold what is not known here.
-            let Some(message) = message.message else { continue };
-            if let Err(refusal) = self.take(message).await {
-                break End::Refused(refusal);
+            let (Some(what), number) = (message.message, message.number) else { continue };
+            if let Err(refusal) = self.take(what, number).await {
+                break Control::Refused(refusal);
             }
         };
-        let _ = self.ends.send(end);
+        let _ = self.control.send(end);
     }
 
-    async fn take(&self, message: v1::from_worker::Message) -> Result<(), Refusal> {
+    async fn take(&self, message: v1::from_worker::Message, number: u64) -> Result<(), Refusal> {
         use v1::from_worker::Message as From;
         let hub = &self.shared.hub;
         match message {
@@ -239,13 +255,7 @@ impl Reader {
                 let leases: Vec<LeaseKey> = heartbeat.leases.into_iter().map(LeaseKey::from).collect();
                 hub.heartbeat(&self.worker, leases.get(..LEASES_MAX).unwrap_or(&leases));
             }
-            From::Log(lines) => {
-                let lines: Vec<WorkerLine> = lines.lines.into_iter().filter_map(WorkerLine::from_message).collect();
-                let (sink, worker) = (self.shared.logs.clone(), self.worker.clone());
-                // Waited for, so that lines stay in order, are there before the outcome, and a slow disk slows the
-                // worker and not this process's memory.
-                let _ = tokio::task::spawn_blocking(move || sink.write(&worker, &lines)).await;
-            }
+            From::Log(lines) => self.keep_lines(lines, number).await,
             From::Report(report) => {
                 let Some(key) = report.key else {
                     return Err(Refusal::Malformed { why: "a report names its hand-out".to_owned() });
@@ -253,30 +263,48 @@ impl Reader {
                 let outcome = self.outcome(report.outcome.unwrap_or_default()).await?;
                 hub.report(&self.worker, key.into(), outcome);
             }
-            From::Drain(_) => hub.drain(self.id),
+            From::Drain(_) => {
+                hub.drain(self.id);
+                let _ = self.control.send(Control::Drained);
+            }
         }
         Ok(())
     }
 
-    /// An outcome out of its message. One that makes no sense would make none the next time either, so it is a failure.
-    async fn outcome(&self, mut outcome: v1::Outcome) -> Result<Outcome, Refusal> {
-        if let Some(v1::outcome::Kind::Succeeded(done)) = &mut outcome.kind
-            && let Some(v1::succeeded::Outputs::OutputsRef(reference)) = &done.outputs
-        {
-            let store = self.shared.artifacts.as_ref().ok_or(Refusal::NoStore)?;
-            let bytes = match artifacts::get(store, &reference.hash).await {
-                Ok(bytes) => bytes,
-                Err(Refusal::NoArtifact { hash }) => {
-                    let words = format!("its outputs are artifact {hash}, which the scheduler does not have");
-                    return Ok(Outcome::failed(Failure::transient(words)));
-                }
-                Err(refusal) => return Err(refusal),
-            };
-            done.outputs = Some(v1::succeeded::Outputs::OutputsJson(String::from_utf8_lossy(&bytes).into_owned()));
+    /// Keeps lines, unless they are kept already, and says so.
+    async fn keep_lines(&self, message: v1::LogLines, number: u64) {
+        let newest = self.shared.open().lines.get(&self.worker).copied().unwrap_or_default();
+        if number == 0 || number > newest {
+            let lines: Vec<WorkerLine> = message.lines.into_iter().filter_map(WorkerLine::from_message).collect();
+            let (shared, worker) = (self.shared.clone(), self.worker.clone());
+            // Waited for, so that lines stay in order, are there before the outcome, and a slow disk slows the worker
+            // and does not fill this process's memory. If the session ends now it is done to its end all the same.
+            let kept = tokio::task::spawn_blocking(move || {
+                shared.logs.write(&worker, &lines);
+                shared.open().keep_number(&worker, number);
+            });
+            let _ = kept.await;
         }
-        Ok(Outcome::try_from(outcome).unwrap_or_else(|why| {
-            let words = format!("the outcome that worker {} sent cannot be read: {why}", self.worker);
-            Outcome::failed(Failure::permanent(words))
-        }))
+        let _ = self.control.send(Control::LogTaken(number));
+    }
+
+    /// An outcome out of its message. One that makes no sense would make none the next time either, so it is a failure.
+    async fn outcome(&self, outcome: v1::Outcome) -> Result<Outcome, Refusal> {
+        let error = match artifacts::load(outcome, self.shared.artifacts.as_ref()).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        let words = format!("the outcome that worker {} sent cannot be read: {error}", self.worker);
+        match error {
+            // It may be had again later: the worker keeps its outcome, connects again and sends it again.
+            ArtifactError::File { .. } | ArtifactError::Database(_) => Err(error.into()),
+            ArtifactError::Missing { .. } | ArtifactError::Damaged { .. } => {
+                Ok(Outcome::failed(Failure::transient(words)))
+            }
+            ArtifactError::Name(_)
+            | ArtifactError::NoStore { .. }
+            | ArtifactError::TooLarge { .. }
+            | ArtifactError::Undecodable(_) => Ok(Outcome::failed(Failure::permanent(words))),
+        }
     }
 }

@@ -50,6 +50,8 @@ struct State {
     /// What is in work, and where it came from.
     in_work: BTreeMap<LeaseKey, usize>,
     waiting: VecDeque<(Task, usize)>,
+    /// What is still on its way here, in pieces.
+    expected: BTreeMap<LeaseKey, usize>,
     kept: BTreeMap<LeaseKey, Kept>,
     settled: BTreeSet<LeaseKey>,
     settled_order: VecDeque<LeaseKey>,
@@ -97,10 +99,21 @@ impl Table {
         self.changes.subscribe()
     }
 
+    /// A task is on its way: it is this worker's from now on. False if it is known already.
+    pub fn expect(&self, key: &LeaseKey, from: usize) -> bool {
+        let mut state = self.state();
+        let is_new = !state.knows(key);
+        if is_new {
+            state.expected.insert(key.clone(), from);
+        }
+        is_new
+    }
+
     /// Takes a task that came from one of the worker's schedulers.
     pub fn take(&self, task: Task, from: usize) -> Taken {
         let key = LeaseKey::of(&task);
         let mut state = self.state();
+        state.expected.remove(&key);
         if state.knows(&key) {
             return Taken::Known;
         }
@@ -117,6 +130,7 @@ impl Table {
     /// Keeps a failure for a hand-out that cannot be begun.
     pub fn refuse(&self, key: LeaseKey, from: usize, failure: Failure) {
         let mut state = self.state();
+        state.expected.remove(&key);
         if !state.knows(&key) {
             state.keep(key, from, Outcome::failed(failure));
         }
@@ -145,6 +159,12 @@ impl Table {
     /// Asks for the end of a hand-out. One that has not been begun ends at once; one that is done is passed over.
     pub fn stop(&self, key: &LeaseKey, how: Stop) {
         let mut state = self.state();
+        if let Some(from) = state.expected.remove(key) {
+            state.keep(key.clone(), from, Outcome::Stopped);
+            drop(state);
+            self.changed();
+            return;
+        }
         let waits = state.waiting.iter().position(|(task, _)| LeaseKey::of(task) == *key);
         if let Some((_, from)) = waits.and_then(|at| state.waiting.remove(at)) {
             state.keep(key.clone(), from, Outcome::Stopped);
@@ -167,6 +187,9 @@ impl Table {
         let mut state = self.state();
         for (task, from) in std::mem::take(&mut state.waiting) {
             state.keep(LeaseKey::of(&task), from, Outcome::Stopped);
+        }
+        for (key, from) in std::mem::take(&mut state.expected) {
+            state.keep(key, from, Outcome::Stopped);
         }
         drop(state);
         self.changed();
@@ -224,7 +247,8 @@ impl Table {
     /// What is in work or about to be, for a heartbeat.
     pub fn in_work(&self) -> Vec<LeaseKey> {
         let state = self.state();
-        state.in_work.keys().cloned().chain(state.waiting.iter().map(|(task, _)| LeaseKey::of(task))).collect()
+        let waiting = state.waiting.iter().map(|(task, _)| LeaseKey::of(task));
+        state.in_work.keys().chain(state.expected.keys()).cloned().chain(waiting).collect()
     }
 
     /// Which scheduler a hand-out in work came from.
@@ -246,7 +270,7 @@ impl Table {
     /// True if nothing is in work.
     pub fn is_idle(&self) -> bool {
         let state = self.state();
-        state.in_work.is_empty() && state.waiting.is_empty()
+        state.in_work.is_empty() && state.waiting.is_empty() && state.expected.is_empty()
     }
 
     /// True if nothing is in work and every outcome is taken in.
@@ -259,6 +283,7 @@ impl State {
     fn knows(&self, key: &LeaseKey) -> bool {
         self.in_work.contains_key(key)
             || self.kept.contains_key(key)
+            || self.expected.contains_key(key)
             || self.settled.contains(key)
             || self.waiting.iter().any(|(task, _)| LeaseKey::of(task) == *key)
     }
@@ -284,5 +309,107 @@ impl State {
                 self.settled.remove(&oldest);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+
+    use super::*;
+    use crate::dispatch::StopSignal;
+    use crate::id::{LeaseToken, RunId, UnitPath};
+    use crate::task::{Command, Script, Work};
+
+    /// Works until it is stopped, or as its name says.
+    struct Player;
+
+    impl Perform for Player {
+        fn perform(&self, task: Task, mut stop: StopSignal) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+            Box::pin(async move {
+                if task.unit.as_str() == "works" {
+                    stop.wait(Stop::Graceful).await;
+                    return Outcome::Stopped;
+                }
+                Outcome::success(1.into())
+            })
+        }
+    }
+
+    fn task(unit: &str, token: u64) -> Task {
+        let script = Script {
+            command: Command::Argv(Vec::new()),
+            env: Vec::new(),
+            inherit_env: Vec::new(),
+            dir: String::new(),
+            json: false,
+            permanent_exit_codes: Vec::new(),
+            max_output: 0,
+        };
+        Task {
+            run: RunId::new("r"),
+            pipeline: Arc::from("p"),
+            unit: UnitPath::new(unit),
+            attempt: 1,
+            token: LeaseToken(token),
+            idempotency_key: String::new(),
+            deadline: None,
+            place: Default::default(),
+            work: Work::Run(script),
+        }
+    }
+
+    async fn kept(table: &Table, count: usize) -> Vec<Kept> {
+        let mut changes = table.changes();
+        while table.kept().len() < count {
+            changes.changed().await.unwrap();
+        }
+        table.kept()
+    }
+
+    #[tokio::test]
+    async fn an_outcome_is_kept_until_it_is_taken_in_and_never_made_twice() {
+        let table = Table::start(Arc::new(Player), 2);
+        assert_eq!(table.take(task("a", 1), 0), Taken::Begun);
+        assert_eq!(table.take(task("a", 1), 1), Taken::Known);
+        let key = kept(&table, 1).await.remove(0).key;
+        assert_eq!(table.take(task("a", 1), 0), Taken::Known);
+        assert!(table.is_idle() && !table.is_empty());
+        assert!(!table.answered(&key, Verdict::Unknown));
+        assert!(table.kept()[0].is_unknown());
+        assert!(table.give_up(Duration::from_secs(60)).is_empty());
+        assert!(table.answered(&key, Verdict::Recorded));
+        assert!(table.is_empty());
+        // The bus, or another gateway, brings it once more.
+        assert_eq!(table.take(task("a", 1), 0), Taken::Known);
+        assert_eq!(table.take(task("a", 2), 0), Taken::Begun);
+        let key = kept(&table, 1).await.remove(0).key;
+        assert!(!table.answered(&key, Verdict::Unknown));
+        assert_eq!(table.give_up(Duration::ZERO), [key]);
+        assert_eq!((table.given_up(), table.is_empty()), (1, true));
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_waits_and_can_be_stopped_waiting() {
+        let table = Table::start(Arc::new(Player), 1);
+        assert_eq!(table.take(task("works", 1), 0), Taken::Begun);
+        assert_eq!(table.take(task("b", 2), 0), Taken::Waits);
+        assert_eq!(table.take(task("c", 3), 1), Taken::Waits);
+        let expected = LeaseKey::of(&task("d", 4));
+        assert!(table.expect(&expected, 0) && !table.expect(&expected, 0));
+        assert_eq!((table.in_work().len(), table.free()), (4, 0));
+        table.stop(&LeaseKey::of(&task("b", 2)), Stop::Graceful);
+        table.stop(&expected, Stop::Now);
+        assert_eq!(table.take(task("d", 4), 0), Taken::Known);
+        let stopped = kept(&table, 2).await;
+        assert!(stopped.iter().all(|kept| *kept.outcome == Outcome::Stopped), "{stopped:?}");
+        table.stop(&LeaseKey::of(&task("works", 1)), Stop::Now);
+        let all = kept(&table, 4).await;
+        let outcome = |token: u64| all.iter().find(|kept| kept.key.token.0 == token).unwrap();
+        assert_eq!((&*outcome(1).outcome, &*outcome(3).outcome), (&Outcome::Stopped, &Outcome::success(1.into())));
+        assert_eq!(outcome(3).from, 1);
+        table.refuse(LeaseKey::of(&task("e", 5)), 0, Failure::permanent("no"));
+        assert_eq!(table.kept().len(), 5);
     }
 }

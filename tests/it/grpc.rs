@@ -1,5 +1,8 @@
 //! Workers on the other side of a connection: the built `tol worker` against a gateway in this process.
 
+mod access;
+mod certificates;
+mod limits;
 mod proxy;
 mod stage;
 
@@ -91,7 +94,7 @@ async fn a_stop_ends_the_whole_process_group() {
 async fn what_a_killed_worker_had_goes_to_another_under_a_new_token() {
     let mut stage = Stage::new().await;
     let first = stage.worker("first", &[]).await;
-    stage.hub.dispatch(task("a", 1, script("sleep 2.5; echo done")));
+    stage.hub.dispatch(task("a", 1, script("sleep 20; echo done")));
     until("it is in work", || stage.hub.in_work() == 1).await;
     let second = stage.worker("second", &[]).await;
     first.signal(Signal::KILL);
@@ -147,6 +150,29 @@ async fn work_goes_on_through_a_cut_connection_and_is_reported_once() {
         assert_eq!(std::fs::read_to_string(&witness).unwrap(), "begun\n", "{mood:?}");
         assert_eq!(stage.hub.counters().lost, 0, "{mood:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_lost_or_doubled_by_a_cut_connection() {
+    let mut stage = Stage::new().await;
+    let proxy = Arc::new(Proxy::new(stage.address).await);
+    let worker = Worker::start(&proxy.address.to_string(), "w", &[], &[]);
+    stage.joined("w").await;
+    let prints = "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done";
+    stage.hub.dispatch(task("many", 1, script(prints)));
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        proxy.set(Mood::Cuts);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        proxy.set(Mood::Passes);
+        stage.joined("w").await;
+    }
+    let report = stage.report().await;
+    assert!(matches!(report.result, Ok(Outcome::Succeeded { .. })), "{report:?}\n{}", worker.said());
+    let expect: String = (0..30_000).map(|number| format!("line {number}\n")).collect();
+    let log = stage.log("many");
+    assert!(log == expect, "{} lines of 30000", log.lines().count());
+    worker.says("no connection").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Keeps one session with each gateway: connects, and connects again, until the worker ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,10 +63,32 @@ pub(super) struct Shared {
     pub(super) table: Arc<Table>,
     pub(super) lines: Arc<Lines>,
     pub(super) draining: watch::Receiver<bool>,
+    /// The sessions that are open; true for those that give no more tasks.
+    pub(super) open: watch::Sender<BTreeMap<usize, bool>>,
     pub(super) notices: UnboundedSender<Notice>,
 }
 
 impl Shared {
+    /// Tasks may come over this session.
+    pub(super) fn is_open(&self, number: usize) {
+        self.open.send_modify(|open| {
+            open.insert(number, false);
+        });
+    }
+
+    /// No more tasks come over this session.
+    pub(super) fn is_drained(&self, number: usize) {
+        self.open.send_modify(|open| {
+            open.insert(number, true);
+        });
+    }
+
+    fn is_closed(&self, number: usize) {
+        self.open.send_modify(|open| {
+            open.remove(&number);
+        });
+    }
+
     pub(super) fn tell(&self, notice: Notice) {
         // Nobody listens any more when the worker ends.
         let _ = self.notices.send(notice);
@@ -75,6 +98,7 @@ impl Shared {
 /// The sessions of one worker. They end when this is dropped.
 pub struct Client {
     draining: watch::Sender<bool>,
+    open: watch::Receiver<BTreeMap<usize, bool>>,
     _sessions: JoinSet<()>,
 }
 
@@ -92,7 +116,8 @@ impl Client {
         notices: UnboundedSender<Notice>,
     ) -> Result<Self, ConnectError> {
         let (draining, receiver) = watch::channel(false);
-        let shared = Arc::new(Shared { about, access, table, lines, draining: receiver, notices });
+        let (open, are_open) = watch::channel(BTreeMap::new());
+        let shared = Arc::new(Shared { about, access, table, lines, draining: receiver, open, notices });
         let mut sessions = JoinSet::new();
         for (number, gateway) in gateways.iter().enumerate() {
             let endpoint = shared.access.endpoint(gateway)?;
@@ -100,12 +125,19 @@ impl Client {
             sessions.spawn(async move { keep_connected(&shared, number, &name, &endpoint).await });
         }
         sessions.spawn(async move { give_up(&shared).await });
-        Ok(Self { draining, _sessions: sessions })
+        Ok(Self { draining, open: are_open, _sessions: sessions })
     }
 
     /// Takes no more tasks; what is in work goes on.
     pub fn drain(&self) {
         self.draining.send_replace(true);
+    }
+
+    /// Waits until every scheduler that is connected has said that it hands out nothing more.
+    pub async fn drained(&self) {
+        let all = |open: &BTreeMap<usize, bool>| open.values().all(|drained| *drained);
+        // Without any session left nothing can come either.
+        let _ = self.open.clone().wait_for(all).await;
     }
 }
 
@@ -117,6 +149,7 @@ async fn keep_connected(shared: &Arc<Shared>, number: usize, gateway: &str, endp
         let began = Instant::now();
         let ended = session::run(shared, number, gateway, endpoint).await;
         shared.lines.is_connected(number, false);
+        shared.is_closed(number);
         let (why, is_final) = match ended {
             Ended::NoConnection(why) => (why, false),
             Ended::Refused(status) => {

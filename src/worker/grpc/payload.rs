@@ -4,14 +4,13 @@ use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::artifact::INLINE_LIMIT;
 use crate::proto::v1::workers_client::WorkersClient;
-use crate::proto::{MAX_MESSAGE_BYTES, Undecodable, v1};
+use crate::proto::{Undecodable, v1};
 use crate::task::{Failure, Outcome, Task, Work};
 use crate::worker::grpc::connect::Access;
 use crate::worker::table::Kept;
 
-/// What stands around an outcome in its message.
-const ENVELOPE_BYTES: usize = 4096;
 /// How large a piece is.
 const PIECE_BYTES: usize = 1024 * 1024;
 /// The largest artifact that a worker takes, in bytes.
@@ -24,43 +23,50 @@ pub(super) enum Sending {
     Instead(Outcome),
 }
 
+/// True if an outcome is too large for a message.
+pub(super) fn is_large(report: &v1::Report) -> bool {
+    report.encoded_len() > INLINE_LIMIT
+}
+
 /// An outcome as a message.
+pub(super) fn plain(kept: &Kept) -> v1::Report {
+    v1::Report { key: Some((&kept.key).into()), outcome: Some(v1::Outcome::from(&*kept.outcome)) }
+}
+
+/// An outcome as a message, after its outputs went into the scheduler's store.
 ///
 /// # Errors
 /// The scheduler's, if it did not take the outputs now.
-pub(super) async fn report(
+pub(super) async fn store(
     kept: &Kept,
     client: &mut WorkersClient<Channel>,
     access: &Access,
 ) -> Result<Sending, Status> {
-    let mut outcome = v1::Outcome::from(&*kept.outcome);
-    let bytes = outcome.encoded_len();
-    if bytes + ENVELOPE_BYTES > MAX_MESSAGE_BYTES {
-        let too_large = |why: &str| {
-            let words =
-                format!("MESSAGE_TOO_LARGE: the outcome of {bytes} bytes is larger than a message can be; {why}");
-            Ok(Sending::Instead(Outcome::failed(Failure::permanent(words))))
-        };
-        let Some(v1::outcome::Kind::Succeeded(done)) = &mut outcome.kind else {
-            return too_large("only the outputs of a success can go as an artifact");
-        };
-        let Some(v1::succeeded::Outputs::OutputsJson(text)) = done.outputs.take() else {
-            return too_large("it has no outputs that could go as an artifact");
-        };
-        match put(text.into_bytes(), client, access).await {
-            Ok(reference) => done.outputs = Some(v1::succeeded::Outputs::OutputsRef(reference)),
-            Err(status) => match status.code() {
-                Code::FailedPrecondition => {
-                    return too_large(
-                        "the scheduler keeps no artifacts: write the data to a file or an object store and put out its name",
-                    );
-                }
-                Code::InvalidArgument | Code::ResourceExhausted => return too_large(status.message()),
-                _ => return Err(status),
-            },
+    let mut report = plain(kept);
+    let too_large = |why: &str| {
+        let words = format!("MESSAGE_TOO_LARGE: the outcome is larger than a message can be; {why}");
+        Ok(Sending::Instead(Outcome::failed(Failure::permanent(words))))
+    };
+    let outcome = report.outcome.as_mut().and_then(|outcome| outcome.kind.as_mut());
+    let Some(v1::outcome::Kind::Succeeded(done)) = outcome else {
+        return too_large("only the outputs of a success can go as an artifact");
+    };
+    let Some(v1::succeeded::Outputs::OutputsJson(text)) = done.outputs.take() else {
+        return too_large("it has no outputs that could go as an artifact");
+    };
+    match put(text.into_bytes(), client, access).await {
+        Ok(reference) => {
+            done.outputs = Some(v1::succeeded::Outputs::OutputsRef(reference));
+            Ok(Sending::Report(report))
         }
+        Err(status) => match status.code() {
+            Code::FailedPrecondition => too_large(
+                "the scheduler keeps no artifacts: write the data to a file or an object store and put out its name",
+            ),
+            Code::InvalidArgument | Code::ResourceExhausted => too_large(status.message()),
+            _ => Err(status),
+        },
     }
-    Ok(Sending::Report(v1::Report { key: Some((&kept.key).into()), outcome: Some(outcome) }))
 }
 
 async fn put(bytes: Vec<u8>, client: &mut WorkersClient<Channel>, access: &Access) -> Result<v1::ArtifactRef, Status> {

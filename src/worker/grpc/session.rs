@@ -1,10 +1,11 @@
 //! One session with one gateway, from its registration to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -43,6 +44,8 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
         Ok(channel) => channel,
         Err(error) => return Ended::NoConnection(words_of(&error)),
     };
+    // From here on the gateway may hand out.
+    shared.is_open(number);
     let (out, outgoing) = mpsc::channel(MESSAGES);
     let about = shared.about.clone();
     let kept = shared.table.kept().into_iter().map(|kept| kept.key);
@@ -78,7 +81,15 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
     let beat = Duration::from_millis(registered.heartbeat_ms.max(1));
     let still = Duration::from_millis(registered.lease_ms / 3);
     let reader = Reader { shared: shared.clone(), number, client: client.clone(), awake: Awake::new(still) };
-    let writer = Writer { shared: shared.clone(), number, client, out, sent: BTreeMap::new() };
+    let writer = Writer {
+        shared: shared.clone(),
+        number,
+        client,
+        out,
+        sent: BTreeMap::new(),
+        storing: BTreeSet::new(),
+        stored: JoinSet::new(),
+    };
     // Each goes on while the other waits: neither side can be blocked by the other's reading.
     let why = tokio::select! {
         why = reader.read(incoming) => why,
@@ -96,7 +107,7 @@ fn refused(status: Status) -> Ended {
 }
 
 fn message(message: v1::from_worker::Message) -> v1::FromWorker {
-    v1::FromWorker { message: Some(message) }
+    v1::FromWorker { message: Some(message), number: 0 }
 }
 
 /// What comes from the gateway.
@@ -166,20 +177,34 @@ impl Reader {
                         self.shared.table.answered(&key.into(), verdict);
                     }
                 }
+                Some(To::LogTaken(taken)) => self.shared.lines.taken(self.number, taken.number),
+                Some(To::Drained(_)) => self.shared.is_drained(self.number),
                 Some(To::GoingAway(going)) => return format!("it goes away: {}", going.reason),
                 Some(To::Registered(_) | To::Stop(v1::Stop { key: None, .. })) | None => {}
             }
         }
     }
 
+    /// Takes a task. Work that lies in the scheduler's store is fetched beside everything else.
     async fn task(&mut self, task: v1::Task) -> Result<(), String> {
         let Some(key) = task.key.clone().map(LeaseKey::from) else { return Ok(()) };
-        let loaded = payload::load_task(task, &mut self.client, &self.shared.access).await;
-        // Its payload may have taken long to come, and the lease has not waited.
+        // What lay in the connection while this process stood still may have been given to somebody else.
         self.awake.look()?;
-        match loaded {
-            Ok(task) => drop(self.shared.table.take(task, self.number)),
-            Err(why) => self.shared.table.refuse(key, self.number, Failure::transient(why)),
+        let (shared, number, mut client) = (self.shared.clone(), self.number, self.client.clone());
+        if !shared.table.expect(&key, number) {
+            return Ok(());
+        }
+        let is_stored = matches!(task.work, Some(v1::task::Work::WorkRef(_)));
+        let load = async move {
+            match payload::load_task(task, &mut client, &shared.access).await {
+                Ok(task) => drop(shared.table.take(task, number)),
+                Err(why) => shared.table.refuse(key, number, Failure::transient(why)),
+            }
+        };
+        if is_stored {
+            tokio::spawn(load);
+        } else {
+            load.await;
         }
         Ok(())
     }
@@ -198,6 +223,9 @@ struct Writer {
     out: mpsc::Sender<v1::FromWorker>,
     /// The outcomes that were sent over this connection, and when.
     sent: BTreeMap<LeaseKey, Instant>,
+    /// The outcomes that go into the scheduler's store first.
+    storing: BTreeSet<LeaseKey>,
+    stored: JoinSet<(LeaseKey, Result<Sending, Status>)>,
 }
 
 impl Writer {
@@ -223,7 +251,8 @@ impl Writer {
                 }
                 Ok(()) = changes.changed() => self.outcomes().await,
                 _ = again.tick() => self.outcomes().await,
-                () = lines.wait(number) => self.lines().await.map(|_| ()),
+                Some(Ok((key, result))) = self.stored.join_next() => self.stored(key, result).await,
+                () = lines.wait(number) => self.lines().await,
             };
             if let Err(why) = sent {
                 return why;
@@ -232,7 +261,11 @@ impl Writer {
     }
 
     async fn send(&self, what: v1::from_worker::Message) -> Result<(), String> {
-        self.out.send(message(what)).await.map_err(|_| "the connection is gone".to_owned())
+        self.send_all(message(what)).await
+    }
+
+    async fn send_all(&self, message: v1::FromWorker) -> Result<(), String> {
+        self.out.send(message).await.map_err(|_| "the connection is gone".to_owned())
     }
 
     async fn heartbeat(&self) -> Result<(), String> {
@@ -249,40 +282,63 @@ impl Writer {
         self.send(v1::from_worker::Message::Heartbeat(heartbeat)).await
     }
 
-    /// Sends one batch of lines; false if there was none.
-    async fn lines(&self) -> Result<bool, String> {
-        let lines = self.shared.lines.next(self.number);
-        if lines.is_empty() {
-            return Ok(false);
-        }
+    /// Sends one batch of lines, and the outcomes that waited for it.
+    async fn lines(&mut self) -> Result<(), String> {
+        let Some((number, lines)) = self.shared.lines.next(self.number) else { return Ok(()) };
         let lines = lines.iter().map(v1::LogLine::from).collect();
-        self.send(v1::from_worker::Message::Log(v1::LogLines { lines })).await?;
-        Ok(true)
+        let lines = Some(v1::from_worker::Message::Log(v1::LogLines { lines }));
+        self.send_all(v1::FromWorker { message: lines, number }).await?;
+        self.outcomes().await
     }
 
-    /// Sends the outcomes that are to be sent now, and before them all lines that were printed before.
+    /// Sends the outcomes that are to be sent now; one whose lines are not sent yet waits for them.
     async fn outcomes(&mut self) -> Result<(), String> {
         let kept = self.shared.table.kept();
         self.sent.retain(|key, _| kept.iter().any(|kept| kept.key == *key));
         let is_due = |kept: &Kept| match self.sent.get(&kept.key) {
             Some(at) => kept.is_unknown() && at.elapsed() >= AGAIN,
-            None => true,
+            None => !self.shared.lines.holds(self.number, &kept.key),
         };
         let due: Vec<Kept> = kept.into_iter().filter(is_due).collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        while self.lines().await? {}
         for kept in due {
-            match payload::report(&kept, &mut self.client, &self.shared.access).await {
-                Ok(Sending::Report(report)) => {
-                    self.send(v1::from_worker::Message::Report(report)).await?;
-                    self.sent.insert(kept.key, Instant::now());
-                }
-                Ok(Sending::Instead(outcome)) => self.shared.table.replace(&kept.key, outcome),
-                Err(status) => return Err(words_of(&status)),
+            let report = payload::plain(&kept);
+            if payload::is_large(&report) {
+                self.store(kept);
+            } else {
+                self.report(report).await?;
             }
         }
         Ok(())
+    }
+
+    /// Puts the outputs of an outcome into the scheduler's store, beside everything else.
+    fn store(&mut self, kept: Kept) {
+        if !self.storing.insert(kept.key.clone()) {
+            return;
+        }
+        let (shared, mut client) = (self.shared.clone(), self.client.clone());
+        self.stored.spawn(async move {
+            let result = payload::store(&kept, &mut client, &shared.access).await;
+            (kept.key, result)
+        });
+    }
+
+    async fn stored(&mut self, key: LeaseKey, result: Result<Sending, Status>) -> Result<(), String> {
+        self.storing.remove(&key);
+        match result {
+            Ok(Sending::Report(report)) => self.report(report).await,
+            Ok(Sending::Instead(outcome)) => {
+                self.shared.table.replace(&key, outcome);
+                Ok(())
+            }
+            Err(status) => Err(words_of(&status)),
+        }
+    }
+
+    async fn report(&mut self, report: v1::Report) -> Result<(), String> {
+        if let Some(key) = report.key.clone() {
+            self.sent.insert(key.into(), Instant::now());
+        }
+        self.send(v1::from_worker::Message::Report(report)).await
     }
 }

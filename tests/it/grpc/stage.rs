@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tol::artifact::{FolderStore, Store};
 use tol::dispatch::{Dispatch, Hub, Report, Terms, Verdict};
 use tol::gateway::{Gateway, GatewayConfig, Readiness};
 use tol::handler::{LogFolder, logs};
@@ -19,8 +20,8 @@ use tol::task::{AgentCall, AgentPhase, Command as Words, Outcome, Placement, Pro
 
 /// Short, so that a test sees a lease run out.
 pub const TERMS: Terms = Terms {
-    lease: Duration::from_millis(1500),
-    heartbeat: Duration::from_millis(300),
+    lease: Duration::from_millis(2500),
+    heartbeat: Duration::from_millis(400),
     resend: Duration::from_secs(20),
 };
 
@@ -35,6 +36,7 @@ pub struct Stage {
     pub readiness: Readiness,
     /// What the gateway was last set up with.
     config: GatewayConfig,
+    has_store: bool,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<()>,
 }
@@ -49,15 +51,20 @@ impl Stage {
     }
 
     pub async fn with(config: GatewayConfig) -> Self {
+        Self::with_store(config, false).await
+    }
+
+    /// With an artifact store, if wanted.
+    pub async fn with_store(config: GatewayConfig, has_store: bool) -> Self {
         let (sender, reports) = unbounded_channel();
         let hub = Hub::start(TERMS, sender, None, true);
         hub.begin(&run_id());
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (readiness, stop, served) = serve(&config, &hub, folder.path(), listener);
+        let (readiness, stop, served) = serve(&config, &hub, folder.path(), has_store, listener);
         readiness.set(true).await;
-        Self { hub, reports, address, folder, readiness, config, stop: Some(stop), served }
+        Self { hub, reports, address, folder, readiness, config, has_store, stop: Some(stop), served }
     }
 
     /// Ends the gateway, and starts one anew at the same place with the same hub.
@@ -66,7 +73,7 @@ impl Stage {
         (&mut self.served).await.unwrap();
         tokio::time::sleep(pause).await;
         let listener = TcpListener::bind(self.address).await.unwrap();
-        let (readiness, stop, served) = serve(&self.config, &self.hub, self.folder.path(), listener);
+        let (readiness, stop, served) = serve(&self.config, &self.hub, self.folder.path(), self.has_store, listener);
         (self.readiness, self.stop, self.served) = (readiness, Some(stop), served);
     }
 
@@ -118,9 +125,11 @@ fn serve(
     config: &GatewayConfig,
     hub: &Arc<Hub>,
     folder: &Path,
+    has_store: bool,
     listener: TcpListener,
 ) -> (Readiness, oneshot::Sender<()>, JoinHandle<()>) {
-    let gateway = Gateway::new(config.clone(), hub.clone(), Arc::new(LogFolder::new(folder.to_owned())), None);
+    let store = has_store.then(|| Arc::new(FolderStore::new(folder.join("artifacts"))) as Arc<dyn Store>);
+    let gateway = Gateway::new(config.clone(), hub.clone(), Arc::new(LogFolder::new(folder.to_owned())), store);
     let readiness = gateway.readiness();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(async move {
