@@ -52,9 +52,7 @@ class Worker:
     def heartbeat(self):
         with self.lock:
             free = max(0, self.options.concurrency - len(self.jobs))
-        self.send(
-            heartbeat={"worker": self.options.name, "leases": self.held(), "free": free, "sent_at_ms": now_ms()}
-        )
+        self.send(heartbeat={"worker": self.options.name, "leases": self.held(), "free": free, "sent_at_ms": now_ms()})
 
     def begin(self, task):
         key = key_of(task.key)

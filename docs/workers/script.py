@@ -18,14 +18,12 @@ INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 CLEAN_UP = 5.0
 OUTPUT_MAX = 8 * 1024 * 1024
 STDERR_MAX = 4096
+LINE_MAX = 64 * 1024
+MESSAGE_MAX = 10 * 1024 * 1024 - 64 * 1024
 
 
 class Failed(Exception):
-    """Why there is no output; `permanent` failures are not tried again."""
-
-    def __init__(self, message, kind="permanent"):
-        super().__init__(message)
-        self.kind = kind
+    """Why there is no output, and would be none the next time either."""
 
 
 def key_of(key):
@@ -69,9 +67,14 @@ class Job:
     def run(self):
         """Does the work; gives its outcome."""
         try:
-            return self._attempt()
+            outcome = self._attempt()
+            if outcome.ByteSize() > MESSAGE_MAX:
+                raise Failed(
+                    f"MESSAGE_TOO_LARGE: the outcome has {outcome.ByteSize()} bytes; give a file's name instead"
+                )
+            return outcome
         except Failed as failure:
-            return v1.Outcome(failed={"class": failure.kind, "message": str(failure)})
+            return v1.Outcome(failed={"class": "permanent", "message": str(failure)})
         except Exception as error:  # A fault of the worker must not leave a task without an end.
             return v1.Outcome(failed={"class": "transient", "message": f"the worker has failed: {error!r}"})
 
@@ -125,8 +128,8 @@ class Job:
                 pass
         if value is None:
             raise Failed(f"the secret `{name}` is not set on this worker")
-        if value:
-            self._secrets.append(value)
+        # A line of a secret must not be seen in a line of the log either.
+        self._secrets += [part for part in (value, *value.splitlines()) if len(part) >= 4]
         return value
 
     def _masked(self, text):
@@ -162,15 +165,16 @@ class Job:
 
     def _watch(self, process):
         """Reads both streams to their end, and gives what stood in them."""
-        texts = {v1.STREAM_OUT: bytearray(), v1.STREAM_ERR: bytearray()}
+        out, err = bytearray(), []
 
         def read(pipe, stream):
             for raw in pipe:
+                text = self._masked(raw.decode(errors="replace"))
                 if stream == v1.STREAM_ERR:
-                    texts[stream] = (texts[stream] + raw)[-STDERR_MAX:]
-                elif len(texts[stream]) <= OUTPUT_MAX:
-                    texts[stream] += raw
-                self.line(stream, self._masked(raw.decode(errors="replace").rstrip("\n")))
+                    err[:] = ["".join([*err, text])[-STDERR_MAX:]]
+                elif len(out) <= OUTPUT_MAX:
+                    out.extend(raw)
+                self.line(stream, text.rstrip("\n")[:LINE_MAX])
 
         readers = [
             threading.Thread(target=read, args=pair, daemon=True)
@@ -186,10 +190,9 @@ class Job:
             self._signal(process, signal.SIGKILL)
         for reader in readers:
             reader.join()
-        return bytes(texts[v1.STREAM_OUT]), bytes(texts[v1.STREAM_ERR])
+        return bytes(out), "".join(err)
 
-    def _outcome(self, script, code, out, err, pairs):
-        stderr = self._masked(err.decode(errors="replace")) or None
+    def _outcome(self, script, code, out, stderr, pairs):
         if code != 0:
             kind = "permanent" if code in script.permanent_exit_codes else "transient"
             failed = {"class": kind, "message": f"exit code {code}" if code > 0 else f"killed by signal {-code}"}
@@ -233,4 +236,6 @@ def pairs_of(text):
             return json.loads(text)
         return dict(line.split("=", 1) for line in text.splitlines() if line.strip())
     except ValueError as error:
-        raise Failed(f"what was written to TOL_OUTPUT is neither a JSON object nor `key=value` lines: {error}") from error
+        raise Failed(
+            f"what was written to TOL_OUTPUT is neither a JSON object nor `key=value` lines: {error}"
+        ) from error
