@@ -85,12 +85,14 @@ impl PostgresJournal {
     /// Opens the journal with other settings.
     pub fn open_with(url: &DatabaseUrl, mode: OpenMode, options: PostgresOptions) -> Result<Self, JournalError> {
         let place = Place::new(url.shown());
-        let lane = Lane::start("tol-journal").map_err(|error| {
-            JournalError::Disk { file: place.path().to_owned(), what: format!("cannot start the journal's thread: {error}") }
+        let lane = Lane::start("tol-journal").map_err(|error| JournalError::Disk {
+            file: place.path().to_owned(),
+            what: format!("cannot start the journal's thread: {error}"),
         })?;
         let lane = Arc::new(lane);
         let url = Arc::new(url.clone());
-        let link = |name: &str, setup: &str| Link::new(Arc::clone(&url), name, setup).with_cut(Arc::clone(&options.cut));
+        let link =
+            |name: &str, setup: &str| Link::new(Arc::clone(&url), name, setup).with_cut(Arc::clone(&options.cut));
         let id = uuid::Uuid::new_v4().to_string();
         let mut first = link("tol journal", if mode == OpenMode::ReadWrite { writer::SETUP } else { "" });
         let opening = {
@@ -342,8 +344,7 @@ impl Journal for PostgresJournal {
         let rows = self.inner.call(move |client| {
             let name = name.clone();
             Box::pin(async move {
-                let sql =
-                    "SELECT id, body, checksum FROM tol.commands WHERE run = $1 AND reply IS NULL ORDER BY id";
+                let sql = "SELECT id, body, checksum FROM tol.commands WHERE run = $1 AND reply IS NULL ORDER BY id";
                 client.query(sql, &[&name.as_str()]).await
             })
         })?;
