@@ -77,6 +77,8 @@ class Worker:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": 10_000,
                 "auto.offset.reset": "earliest",
+                # The scheduler makes the topics of a queue when it first needs them.
+                "topic.metadata.refresh.interval.ms": 5_000,
                 # Offsets are stored by hand: when the scheduler knows that the task is here.
                 "enable.auto.offset.store": False,
                 "auto.commit.interval.ms": 500,
