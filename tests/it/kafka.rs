@@ -25,13 +25,13 @@ mod support;
 use support::{Cluster, Kind, Listener};
 
 /// One plain broker for all tests that leave it alone. It goes with the process.
-fn broker() -> Option<&'static Cluster> {
+pub(crate) fn broker() -> Option<&'static Cluster> {
     static BROKER: OnceLock<Option<Cluster>> = OnceLock::new();
     BROKER.get_or_init(support::one_broker).as_ref()
 }
 
 /// Settings with names of their own, on as few brokers as there are.
-fn settings(cluster: &Cluster) -> KafkaSettings {
+pub(crate) fn settings(cluster: &Cluster) -> KafkaSettings {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let mut settings = KafkaSettings::new(cluster.brokers());
     settings.prefix = format!("t{}-{}-", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -39,7 +39,7 @@ fn settings(cluster: &Cluster) -> KafkaSettings {
     settings
 }
 
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let result = runtime.block_on(future);
@@ -55,7 +55,7 @@ async fn until(what: &str, seconds: u64, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn task(run: &str, unit: &str, token: u64, once: bool) -> Task {
+pub(crate) fn task(run: &str, unit: &str, token: u64, once: bool) -> Task {
     let script = Script {
         command: TaskCommand::Argv(vec!["true".to_owned()]),
         env: Vec::new(),
@@ -115,14 +115,14 @@ impl Perform for Share {
 }
 
 /// A scheduler's end: a hub on a bus, whose reports are recorded at once.
-struct Scheduler {
-    hub: Arc<Hub>,
-    bus: Bus,
+pub(crate) struct Scheduler {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) bus: Bus,
     reports: UnboundedReceiver<Report>,
 }
 
 impl Scheduler {
-    async fn start(settings: &KafkaSettings, name: &str, terms: Terms) -> Self {
+    pub(crate) async fn start(settings: &KafkaSettings, name: &str, terms: Terms) -> Self {
         let (sender, reports) = unbounded_channel();
         let (out, outbox) = unbounded_channel();
         let hub = Hub::start(terms, sender, Some(out), true);
@@ -131,7 +131,7 @@ impl Scheduler {
         Self { hub, bus, reports }
     }
 
-    async fn next(&mut self, seconds: u64) -> Report {
+    pub(crate) async fn next(&mut self, seconds: u64) -> Report {
         let wait = Duration::from_secs(seconds);
         let report = tokio::time::timeout(wait, self.reports.recv()).await.expect("a report in time").expect("a hub");
         self.hub.answered(&report.run, &report.unit, report.token, Verdict::Recorded);
@@ -158,7 +158,7 @@ async fn worker(settings: &KafkaSettings, player: &Arc<Player>, concurrency: usi
 }
 
 /// All records of a topic, from its beginning, once there are so many.
-async fn read_all(settings: &KafkaSettings, topic: &str, count: usize) -> Vec<tol::dispatch::kafka::Received> {
+pub(crate) async fn read_all(settings: &KafkaSettings, topic: &str, count: usize) -> Vec<tol::dispatch::kafka::Received> {
     let all = Subscription::All { group: None, topics: vec![topic.to_owned()], from: From::Earliest };
     let (consumer, mut records) = Consumer::start(settings, "reader", all, 100).await.expect("a consumer");
     let mut found = Vec::new();

@@ -11,6 +11,7 @@ mod grpc;
 mod kafka;
 mod kill;
 mod licences;
+mod python_workers;
 mod schemas;
 mod serve;
 mod shipped;
