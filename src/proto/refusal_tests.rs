@@ -224,6 +224,7 @@ fn the_json_form() {
         (&receipt, "/payload/stop", json!({ "now": true }), "`payload` holds more than one"),
         (&task, "/payload/task/work/action", json!("dream"), "`task`: unknown variant `dream`"),
         (&task, "/payload/task/work", json!(null), "`task`"),
+        (&task, "/payload/task/work/command/later", json!(1), "`task`: "),
         (&task, "/payload/task/place/phase", json!("later"), "`task`: unknown variant `later`"),
         (&task, "/payload/task/work_ref", json!({ "hash": "0" }), "`work_ref`: missing field `bytes`"),
         (&outcome, "/payload/outcome/kind", json!("lost"), "`outcome`: unknown variant `lost`"),

@@ -17,3 +17,4 @@ mod state_table;
 mod support;
 mod sync;
 mod tidy;
+mod wire;
