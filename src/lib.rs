@@ -31,6 +31,7 @@ pub mod journal;
 pub mod llm;
 pub mod project;
 pub mod runtime;
+pub mod server;
 pub mod telemetry;
 pub mod watch;
 pub mod worker;

@@ -3,6 +3,7 @@
 use super::args::{ApproveArgs, Settle};
 use super::context::{Context, user};
 use super::exit::{DONE, Failure};
+use super::remote::Remote;
 use crate::cli::print::out;
 use crate::id::UnitPath;
 use crate::runtime::{ControlCommand, SystemClock, leave_command};
@@ -10,6 +11,9 @@ use crate::scheduler::{Decision, Settlement};
 
 /// Leaves the decision with the run.
 pub fn run(arguments: &ApproveArgs) -> Result<u8, Failure> {
+    if let Some(remote) = Remote::of(&arguments.remote, &arguments.state)? {
+        return remote.approve(arguments);
+    }
     let context = Context::around(None, &arguments.state)?;
     let reading = context.journal_to_read()?;
     let row = context.find(reading.as_deref(), &arguments.run)?;

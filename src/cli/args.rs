@@ -25,6 +25,8 @@ pub enum Command {
     Run(RunArgs),
     /// Take up a run where its process left it
     Resume(ResumeArgs),
+    /// Serve a folder of pipelines: start, drive and watch runs over the network
+    Serve(super::serve::ServeArgs),
     /// Answer an approval, or say what became of an unknown step
     Approve(ApproveArgs),
     /// List, show and steer runs
@@ -92,6 +94,9 @@ pub struct WatchArgs {
     /// Leave with exit code 5 when only a person can move the run on
     #[arg(long)]
     pub detach_on_wait: bool,
+    /// Where steps are done
+    #[arg(long, env = "TOL_DISPATCH", value_enum, default_value_t, value_name = "HOW")]
+    pub dispatch: super::elsewhere::DispatchMode,
 }
 
 /// Where state is kept.
@@ -102,10 +107,27 @@ pub struct StateArgs {
     pub state_dir: Option<PathBuf>,
 }
 
+/// Where the runs are, if not on this machine.
+#[derive(Clone, Debug, Args)]
+pub struct RemoteArgs {
+    /// The server that has the runs: HOST:PORT, or https://HOST:PORT; TOL_TOKEN holds its token
+    #[arg(long, env = "TOL_SERVER", value_name = "ADDRESS")]
+    pub server: Option<String>,
+    /// The certificate of the CA that vouches for the server, in PEM [default: the system's]
+    #[arg(long, env = "TOL_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// The caller's own certificate, in PEM, for a server that wants one
+    #[arg(long, env = "TOL_TLS_CERT", value_name = "FILE", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, env = "TOL_TLS_KEY", value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
+}
+
 /// `tol run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// The pipeline file, or a run's id with --resume
+    /// The pipeline file; a run's id with --resume; a pipeline's name or path with --server
     pub file: PathBuf,
     /// A parameter; its text is read by the parameter's type
     #[arg(long = "param", short = 'p', value_name = "NAME=VALUE")]
@@ -125,8 +147,19 @@ pub struct RunArgs {
     /// The most actions at once; wins over the file
     #[arg(long, env = "TOL_MAX_PARALLEL", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_parallel: Option<u32>,
+    /// Run again whenever a file of the pipeline changes, until Ctrl-C
+    #[arg(long = "watch", conflicts_with_all = ["dry_run", "resume", "server", "detach"])]
+    pub again: bool,
+    /// Start the run on the server, print its id, and do not wait for it
+    #[arg(long, requires = "server")]
+    pub detach: bool,
+    /// Two submissions with the same key start one run
+    #[arg(long, value_name = "KEY", requires = "server")]
+    pub idempotency_key: Option<String>,
     #[command(flatten)]
     pub watch: WatchArgs,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     #[command(flatten)]
     pub state: StateArgs,
 }
@@ -162,6 +195,8 @@ pub struct ApproveArgs {
     #[arg(long = "as", value_enum, value_name = "OUTCOME")]
     pub settle: Option<Settle>,
     #[command(flatten)]
+    pub remote: RemoteArgs,
+    #[command(flatten)]
     pub state: StateArgs,
 }
 
@@ -190,6 +225,8 @@ pub enum RunsCommand {
     List(ListArgs),
     /// How a run and its steps stand
     Show(ShowArgs),
+    /// Follow a run that something else drives, until it ends
+    Watch(FollowArgs),
     /// What a run's scripts printed
     Logs(LogsArgs),
     /// End a run
@@ -210,6 +247,8 @@ pub struct RunRef {
     /// The run's id, or the beginning of it
     pub run: String,
     #[command(flatten)]
+    pub remote: RemoteArgs,
+    #[command(flatten)]
     pub state: StateArgs,
 }
 
@@ -228,6 +267,8 @@ pub struct ListArgs {
     #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
     #[command(flatten)]
+    pub remote: RemoteArgs,
+    #[command(flatten)]
     pub state: StateArgs,
 }
 
@@ -242,6 +283,24 @@ pub struct ShowArgs {
     #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
     #[command(flatten)]
+    pub remote: RemoteArgs,
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// `tol runs watch`.
+#[derive(Clone, Debug, Args)]
+pub struct FollowArgs {
+    /// The run's id, or the beginning of it
+    pub run: String,
+    /// From this change on; the first is 1
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub from: u64,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    #[command(flatten)]
     pub state: StateArgs,
 }
 
@@ -252,6 +311,8 @@ pub struct LogsArgs {
     pub run: String,
     /// Only this step
     pub step: Option<String>,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     #[command(flatten)]
     pub state: StateArgs,
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::args::StateArgs;
 use super::exit::Failure;
-use crate::id::RunId;
 use crate::journal::{FaultHook, Journal, OpenMode, Options, RunRow, SqliteJournal};
 use crate::project::{FolderSources, find_root};
+use crate::server::find_run;
 
 /// The folder in the project's root that holds the journal.
 const STATE_FOLDER: &str = ".tol";
@@ -85,18 +85,7 @@ impl Context {
     /// The run that an id or the beginning of one names.
     pub fn find(&self, journal: Option<&dyn Journal>, text: &str) -> Result<RunRow, Failure> {
         let none = || Failure::failed(format!("there is no run `{text}`; `tol runs list` shows those that there are"));
-        let journal = journal.ok_or_else(none)?;
-        if let Some(row) = journal.run(&RunId::new(text))? {
-            return Ok(row);
-        }
-        let mut rows = journal.find_run(text)?;
-        match (rows.pop(), rows.len()) {
-            (Some(row), 0) if !text.is_empty() => Ok(row),
-            (Some(_), more) if more > 0 => {
-                Err(Failure::failed(format!("`{text}` is the beginning of {} runs; give more of it", more + 1)))
-            }
-            _ => Err(none()),
-        }
+        Ok(find_run(journal.ok_or_else(none)?, text)?)
     }
 
     /// The caller's environment, with what `.env` in the root adds: a variable that is set wins.

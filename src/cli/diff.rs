@@ -14,7 +14,7 @@ use crate::compile::{CheckOptions, SourceProblem, Sources, check, folder_of, joi
 use crate::diagnostic::{Files, Severity, render_human};
 use crate::journal::{ListFilter, RunRow};
 use crate::model::{apply_templates, merge_includes};
-use crate::project::{text_of, git};
+use crate::project::{git, text_of};
 use crate::yaml::{self, Node};
 
 /// `tol diff`.

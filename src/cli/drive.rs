@@ -7,9 +7,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::args::WatchArgs;
+use super::elsewhere::{DispatchMode, Elsewhere};
 use super::exit::{Failure, WAITING, code_of};
 use super::progress::Progress;
-use super::retention::Retention;
+use super::retention::enforce;
 use super::signals::{Asked, Signals};
 use crate::dispatch::InProcess;
 use crate::handler::WorkerContext;
@@ -17,6 +18,7 @@ use crate::id::RunId;
 use crate::journal::Journal;
 use crate::runtime::{Engine, EngineConfig, RunEvent, StartRun, SystemClock};
 use crate::scheduler::{Input, RunStatus, State, StepStatus};
+use crate::server::Retention;
 use crate::worker::Worker;
 
 /// Lines that wait to be shown; more than that are dropped from the screen (never from the log).
@@ -50,7 +52,7 @@ pub fn drive(start: Start, surroundings: Surroundings<'_>) -> Result<u8, Failure
     // Whatever is still going on belongs to nobody any more; its process groups end with it.
     runtime.shutdown_background();
     if code.is_ok() {
-        surroundings.retention.enforce(&*surroundings.journal, surroundings.state_dir, false)?;
+        enforce(surroundings.retention, &*surroundings.journal, surroundings.state_dir, false)?;
     }
     surroundings.journal.close();
     code
@@ -65,17 +67,26 @@ async fn follow(start: Start, surroundings: &Surroundings<'_>) -> Result<u8, Fai
     let mut progress = Progress::new(&run, surroundings.watch);
     let (live_sender, mut live) = mpsc::channel(LIVE_LINES);
     let live_sender = progress.shows_logs().then_some(live_sender);
-    let worker = WorkerContext::new(surroundings.state_dir, surroundings.environment.clone(), live_sender);
     let config = EngineConfig {
         journal: surroundings.journal.clone(),
         clock: Arc::new(SystemClock),
         root: Arc::from(surroundings.root.to_string_lossy()),
         takes_commands: true,
     };
-    let (engine, _task) = Engine::start(config, |reports| {
-        let worker = Arc::new(Worker::new(Arc::new(worker)));
-        Arc::new(InProcess::new(tokio::runtime::Handle::current(), worker, reports))
+    let mut hub = None;
+    let (engine, _task) = Engine::start(config, |reports| match surroundings.watch.dispatch {
+        DispatchMode::Local => {
+            let worker =
+                WorkerContext::new(surroundings.state_dir, surroundings.environment.clone(), live_sender.clone());
+            let worker = Arc::new(Worker::new(Arc::new(worker)));
+            Arc::new(InProcess::new(tokio::runtime::Handle::current(), worker, reports))
+        }
+        DispatchMode::Grpc => hub.insert(Elsewhere::hub(reports)).clone(),
     });
+    let mut elsewhere = match hub {
+        Some(hub) => Some(Elsewhere::start(hub, surroundings.state_dir, &surroundings.environment, live_sender).await?),
+        None => None,
+    };
     let (watcher, mut events) = mpsc::unbounded_channel();
     match start {
         Start::New(mut start) => {
@@ -109,6 +120,9 @@ async fn follow(start: Start, surroundings: &Surroundings<'_>) -> Result<u8, Fai
                         progress.log(&line);
                     }
                     progress.ended(&state);
+                    if let Some(elsewhere) = elsewhere {
+                        elsewhere.end().await;
+                    }
                     return Ok(watch.code(&state));
                 }
                 Some(RunEvent::Failed(error)) => {
@@ -117,8 +131,20 @@ async fn follow(start: Start, surroundings: &Surroundings<'_>) -> Result<u8, Fai
                 }
             },
             Some(line) = live.recv() => progress.log(&line),
+            why = ended_early(&mut elsewhere) => {
+                progress.clear();
+                return Err(why);
+            }
             _ = tick.tick(), if progress.is_live() => progress.redraw(),
         }
+    }
+}
+
+/// Waits for the end of a worker process that is still needed.
+async fn ended_early(elsewhere: &mut Option<Elsewhere>) -> Failure {
+    match elsewhere {
+        Some(elsewhere) => elsewhere.ended().await,
+        None => std::future::pending().await,
     }
 }
 

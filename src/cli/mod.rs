@@ -12,19 +12,24 @@ mod doctor;
 mod doctor_checks;
 mod drive;
 mod dry_run;
+mod elsewhere;
 mod exit;
+mod follow;
 mod graph;
 mod init;
 mod output;
 mod params;
 mod print;
 mod progress;
+mod remote;
+mod rerun;
 mod resume;
 mod retention;
 mod run;
 mod runs;
 mod scan;
 mod schema;
+mod serve;
 mod signals;
 mod test;
 mod test_report;
@@ -45,6 +50,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Resume(arguments) => resume::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::Runs(arguments) => runs::run(arguments.command),
         Command::Graph(arguments) => graph::run(&arguments),

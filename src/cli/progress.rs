@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::args::{RunFormat, WatchArgs};
+use super::follow::step_of;
 use crate::handler::LogLine;
 use crate::handler::process::Stream;
 use crate::id::{RunId, UnitPath};
@@ -37,6 +40,11 @@ impl Progress {
         let format = watch.format.unwrap_or(if terminal { RunFormat::Tree } else { RunFormat::Plain });
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { run: run.clone(), format, quiet: watch.quiet, colour, running: BTreeMap::new(), drawn: 0, last_seq: 0 }
+    }
+
+    /// The form.
+    pub fn format(&self) -> RunFormat {
+        self.format
     }
 
     /// True if what scripts print is to be shown.
@@ -83,6 +91,36 @@ impl Progress {
         if let Some(line) = note_text(note) {
             let line = self.paint(note, &line);
             self.above(&line);
+        }
+    }
+
+    /// A change as a line of JSON, from wherever the run is driven.
+    pub fn line(&mut self, line: &str, object: &Value) {
+        if self.format == RunFormat::Json {
+            return print(line);
+        }
+        let number = |key: &str| object.get(key).and_then(Value::as_u64);
+        let word = |key: &str| object.get(key).and_then(Value::as_str);
+        let seq = number("seq").unwrap_or_default();
+        let Some((path, status)) = step_of(object) else {
+            if let Some(word) = word("status").filter(|word| *word != "accepted") {
+                self.above(&format!("run: {word}"));
+            }
+            return;
+        };
+        let attempt = number("attempt").and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1);
+        let cached = object.get("cached") == Some(&Value::Bool(true));
+        let message = word("message").map(str::to_owned);
+        let about = About::Unit { path, status, attempt, cached, duration_ms: number("duration_ms"), message };
+        self.note(Timestamp(0), &Note { seq, about });
+    }
+
+    /// The run is over, as it was told from elsewhere.
+    pub fn finished(&mut self, summary: &str, text: &str) {
+        self.clear();
+        match self.format {
+            RunFormat::Json => print(summary),
+            RunFormat::Plain | RunFormat::Tree => print(text.trim_end()),
         }
     }
 

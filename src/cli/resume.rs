@@ -5,10 +5,10 @@ use super::context::Context;
 use super::drive::{Start, Surroundings, drive};
 use super::exit::{Failure, code_of};
 use super::progress::Progress;
-use super::retention::Retention;
 use crate::id::RunId;
 use crate::journal::Claim;
 use crate::runtime::{ControlCommand, SystemClock, rebuild, write_event};
+use crate::server::Retention;
 
 /// Takes up a run, or prints the summary of one that has ended.
 pub fn run(arguments: &ResumeArgs) -> Result<u8, Failure> {

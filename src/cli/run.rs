@@ -1,6 +1,6 @@
 //! `tol run`: check, accept, drive.
 
-use crate::cli::print::{err_text, out_text};
+use crate::cli::print::{err_text, out, out_text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,18 +10,25 @@ use super::args::{ResumeArgs, RunArgs};
 use super::context::Context;
 use super::drive::{Start, Surroundings, drive};
 use super::exit::{DONE, Failure, INVALID};
-use super::retention::Retention;
-use super::{dry_run, params, resume};
-use crate::compile::{CheckOptions, Program, check};
+use super::remote::Remote;
+use super::{dry_run, follow, params, rerun, resume};
+use crate::compile::{CheckOptions, Program, Sources, check};
 use crate::diagnostic::{Files, Severity, render_human};
 use crate::id::RunId;
 use crate::journal::NewRun;
 use crate::project::git;
 use crate::runtime::{Clock, StartRun, SystemClock};
 use crate::scheduler::{Accepted, Options, ReusedStep};
+use crate::server::Retention;
 
 /// Runs a pipeline file.
 pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
+    if let Some(remote) = Remote::of(&arguments.remote, &arguments.state)? {
+        return run_there(arguments, &remote);
+    }
+    if arguments.again {
+        return rerun::run(arguments);
+    }
     if arguments.resume {
         let run = arguments.file.to_string_lossy().into_owned();
         return resume::run(&ResumeArgs { run, watch: arguments.watch.clone(), state: arguments.state.clone() });
@@ -31,6 +38,25 @@ pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
         return Err(Failure::invalid(format!("{}: {why}", arguments.file.display())));
     }
     let context = Context::around(Some(&arguments.file), &arguments.state)?;
+    run_once(arguments, &context, &context.sources)
+}
+
+/// Runs a pipeline of a server's.
+fn run_there(arguments: &RunArgs, remote: &Remote) -> Result<u8, Failure> {
+    if arguments.dry_run || arguments.resume {
+        let which = if arguments.dry_run { "--dry-run" } else { "--resume" };
+        return Err(Failure::invalid(format!("{which} works on this machine only: leave out --server and TOL_SERVER")));
+    }
+    let run = remote.submit(arguments)?;
+    if arguments.detach {
+        out!("{run}");
+        return Ok(DONE);
+    }
+    follow::remote_run(remote, &run, 0, &arguments.watch)
+}
+
+/// Runs a pipeline file as its texts are now.
+pub fn run_once(arguments: &RunArgs, context: &Context, sources: &dyn Sources) -> Result<u8, Failure> {
     let path = context.within(&arguments.file)?;
     let environment = context.environment()?;
     let profile = arguments.env.clone().or_else(|| environment.get("TOL_ENV").cloned());
@@ -42,7 +68,7 @@ pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
             })?),
             (None, None) => None,
         };
-    let Some(program) = compile(&context, &path, profile.clone())? else { return Ok(INVALID) };
+    let Some(program) = compile_from(sources, &path, profile.clone()) else { return Ok(INVALID) };
     let params = params::read(&program.root, &arguments.params, arguments.params_file.as_deref())?;
     let options = Options { max_parallel, profile };
     let new = NewRunOf { program, params, options, parent: None, reused: Vec::new() };
@@ -51,7 +77,7 @@ pub fn run(arguments: &RunArgs) -> Result<u8, Failure> {
         out_text!("{}", dry_run::text(&new.program, new.accepted(RunId::new("dry-run"), &environment), json));
         return Ok(DONE);
     }
-    start(&context, new, environment, &arguments.watch)
+    start(context, new, environment, &arguments.watch)
 }
 
 /// A run that is to be accepted.
@@ -123,14 +149,18 @@ pub fn start(
 
 /// Checks a pipeline and all that it names. What is wrong goes to stderr; none if it cannot run.
 pub fn compile(context: &Context, path: &str, profile: Option<String>) -> Result<Option<Arc<Program>>, Failure> {
+    Ok(compile_from(&context.sources, path, profile))
+}
+
+fn compile_from(sources: &dyn Sources, path: &str, profile: Option<String>) -> Option<Arc<Program>> {
     let mut files = Files::default();
     let mut diagnostics = Vec::new();
-    let program = check(path, &context.sources, &mut files, &mut diagnostics, &CheckOptions { profile });
+    let program = check(path, sources, &mut files, &mut diagnostics, &CheckOptions { profile });
     if program.is_some() {
         diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Warning);
     }
     if !diagnostics.is_empty() {
         err_text!("{}", render_human(&files, &diagnostics, super::progress::colour_of_stderr()));
     }
-    Ok(program.map(Arc::new))
+    program.map(Arc::new)
 }

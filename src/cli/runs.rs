@@ -1,31 +1,32 @@
 //! `tol runs`: list, show, logs, cancel, pause, resume, rerun, prune.
 
-use crate::cli::print::{err, out};
+use crate::cli::print::{err, out, out_text};
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{
     ListArgs, LogsArgs, PruneArgs, RerunArgs, RunRef, RunsCommand, ShowArgs, StateArgs, TextFormat, WatchArgs,
 };
 use super::context::{Context, user};
 use super::exit::{DONE, Failure, INVALID};
-use super::retention::Retention;
+use super::remote::Remote;
+use super::retention::enforce;
 use super::run::{NewRunOf, compile, start};
 use crate::compile::Program;
-use crate::handler::logs::{self, Source};
-use crate::id::RunId;
-use crate::journal::{Claim, Journal, ListFilter, RunRow};
-use crate::report::{summary, summary_text};
+use crate::journal::{Claim, Journal, ListFilter};
 use crate::runtime::{Clock, ControlCommand, Rebuilt, SystemClock, leave_command, rebuild};
 use crate::scheduler::{ReusedStep, State, StepStatus, UnitKey};
-use crate::time::{Timestamp, format_duration, parse_duration};
+use crate::server::{LogsFound, Retention, each_log_line, history_text, row_object, show_object, show_text};
+use crate::time::{format_duration, parse_duration};
 
 /// Does what a subcommand says.
 pub fn run(command: RunsCommand) -> Result<u8, Failure> {
     match command {
         RunsCommand::List(arguments) => list(&arguments),
         RunsCommand::Show(arguments) => show(&arguments),
+        RunsCommand::Watch(arguments) => super::follow::run(&arguments),
         RunsCommand::Logs(arguments) => show_logs(&arguments),
         RunsCommand::Cancel(arguments) => cancel(&arguments),
         RunsCommand::Pause(arguments) => pause(&arguments, true),
@@ -41,22 +42,10 @@ fn open(state: &StateArgs) -> Result<(Context, Option<Arc<dyn Journal>>), Failur
     Ok((context, journal))
 }
 
-/// A row in the contract's shape.
-fn row_object(row: &RunRow, now: Timestamp) -> Value {
-    let duration = row.finished_at.unwrap_or(now).since(row.started_at);
-    json!({
-        "run_id": row.run.as_str(),
-        "pipeline": row.pipeline,
-        "status": row.status,
-        "paused": row.paused,
-        "started_at": row.started_at.to_string(),
-        "duration_ms": u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        "parent": row.parent.as_ref().map(RunId::as_str),
-        "definition": { "hash": row.definition_hash, "git_commit": row.git_commit, "git_dirty": row.git_dirty },
-    })
-}
-
 fn list(arguments: &ListArgs) -> Result<u8, Failure> {
+    if let Some(remote) = Remote::of(&arguments.remote, &arguments.state)? {
+        return remote.list(arguments);
+    }
     let (_, journal) = open(&arguments.state)?;
     let filter = ListFilter {
         status: arguments.status.clone(),
@@ -68,133 +57,78 @@ fn list(arguments: &ListArgs) -> Result<u8, Failure> {
         None => Vec::new(),
     };
     let now = SystemClock.now();
-    match arguments.format {
-        TextFormat::Json => out!("{}", Value::Array(rows.iter().map(|row| row_object(row, now)).collect())),
-        TextFormat::Text if rows.is_empty() => err!("no runs here yet"),
-        TextFormat::Text => {
-            let width = rows.iter().map(|row| row.pipeline.chars().count()).max().unwrap_or(0).max(8);
-            out!("{:36}  {:width$}  {:16}  {:24}  DURATION", "RUN", "PIPELINE", "STATUS", "STARTED");
-            for row in &rows {
-                let status = if row.paused { format!("{} paused", row.status) } else { row.status.clone() };
-                let duration = format_duration(row.finished_at.unwrap_or(now).since(row.started_at));
-                out!(
-                    "{:36}  {:width$}  {status:16}  {:24}  {duration}",
-                    row.run.as_str(),
-                    row.pipeline,
-                    row.started_at.to_string()
-                );
-            }
-        }
-    }
+    print_list(&rows.iter().map(|row| row_object(row, now)).collect::<Vec<Value>>(), arguments.format);
     Ok(DONE)
 }
 
+/// Prints runs, each in the contract's shape.
+pub fn print_list(rows: &[Value], format: TextFormat) {
+    let word = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    match format {
+        TextFormat::Json => out!("{}", Value::Array(rows.to_vec())),
+        TextFormat::Text if rows.is_empty() => err!("no runs here yet"),
+        TextFormat::Text => {
+            let width = rows.iter().map(|row| word(row, "pipeline").chars().count()).max().unwrap_or(0).max(8);
+            out!("{:36}  {:width$}  {:16}  {:24}  DURATION", "RUN", "PIPELINE", "STATUS", "STARTED");
+            for row in rows {
+                let paused = if row.get("paused") == Some(&Value::Bool(true)) { " paused" } else { "" };
+                let status = format!("{}{paused}", word(row, "status"));
+                let millis = row.get("duration_ms").and_then(Value::as_u64).unwrap_or_default();
+                let duration = format_duration(Duration::from_millis(millis));
+                let (run, pipeline, started) = (word(row, "run_id"), word(row, "pipeline"), word(row, "started_at"));
+                out!("{run:36}  {pipeline:width$}  {status:16}  {started:24}  {duration}");
+            }
+        }
+    }
+}
+
 fn show(arguments: &ShowArgs) -> Result<u8, Failure> {
+    if let Some(remote) = Remote::of(&arguments.remote, &arguments.state)? {
+        return remote.show(arguments);
+    }
     let (context, journal) = open(&arguments.state)?;
     let row = context.find(journal.as_deref(), &arguments.run)?;
     let Some(journal) = journal else { return Ok(DONE) };
     let Rebuilt { state, history, .. } = rebuild(&*journal, &row.run)?;
     if arguments.history {
-        for (number, stamped) in history.iter().enumerate() {
-            out!("{}", json!({ "seq": number + 1, "time": stamped.at.to_string(), "event": stamped.event }));
-        }
+        out_text!("{}", history_text(&history));
         return Ok(DONE);
     }
     match arguments.format {
-        TextFormat::Json => {
-            let mut object = summary(&state);
-            if let (Value::Object(object), Value::Object(row)) = (&mut object, row_object(&row, SystemClock.now())) {
-                for (key, value) in row {
-                    object.entry(key).or_insert(value);
-                }
-            }
-            out!("{object}");
-        }
-        TextFormat::Text => show_text(&row, &state),
+        TextFormat::Json => out!("{}", show_object(&row, &state, SystemClock.now())),
+        TextFormat::Text => out_text!("{}", show_text(&row, &state)),
     }
     Ok(DONE)
-}
-
-fn show_text(row: &RunRow, state: &State) {
-    out!("{}", summary_text(state).trim_end());
-    out!("started {}{}", state.started_at, if state.paused { "  paused" } else { "" });
-    if let Some(owner) = &row.owner {
-        out!("driven by {owner}");
-    }
-    if let Some(parent) = &row.parent {
-        out!("rerun of {parent}");
-    }
-    let commit = row.git_commit.as_deref().map_or(String::new(), |commit| {
-        let dirty = if row.git_dirty == Some(true) { ", with changes" } else { "" };
-        format!("  commit {commit}{dirty}")
-    });
-    out!("definition {}{commit}\n", &row.definition_hash[..row.definition_hash.len().min(16)]);
-    let Value::Object(object) = summary(state) else { return };
-    let Some(Value::Object(steps)) = object.get("steps") else { return };
-    let width = steps.keys().map(|path| path.chars().count()).max().unwrap_or(0);
-    for (path, step) in steps {
-        let text = |key: &str| step.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let mut line = format!("{path:width$}  {:10}", text("status"));
-        match step.get("attempts").and_then(Value::as_u64) {
-            Some(attempts) if attempts > 1 => line.push_str(&format!("  {attempts} attempts")),
-            _ => {}
-        }
-        if step.get("cached") == Some(&Value::Bool(true)) {
-            line.push_str("  cached");
-        }
-        let why = step.pointer("/error/message").and_then(Value::as_str).map_or_else(|| text("reason"), str::to_owned);
-        if !why.is_empty() {
-            line.push_str(&format!("  {}", why.lines().next().unwrap_or_default()));
-        }
-        out!("{}", line.trim_end());
-    }
 }
 
 fn show_logs(arguments: &LogsArgs) -> Result<u8, Failure> {
+    if let Some(remote) = Remote::of(&arguments.remote, &arguments.state)? {
+        return remote.logs(arguments);
+    }
     let (context, journal) = open(&arguments.state)?;
     let row = context.find(journal.as_deref(), &arguments.run)?;
-    let all = logs::list(&context.state_dir, &row.run)?;
-    let wanted: Vec<_> = all
-        .iter()
-        .filter(|log| {
-            arguments.step.as_deref().is_none_or(|step| {
-                let path = log.unit.as_str();
-                path == step
-                    || log.unit.split_item().0 == step
-                    || path.strip_prefix(step).is_some_and(|rest| rest.starts_with('/'))
-            })
-        })
-        .collect();
-    if let Some(step) = arguments.step.as_deref().filter(|_| wanted.is_empty()) {
-        let known = journal
-            .as_ref()
-            .and_then(|journal| rebuild(&**journal, &row.run).ok())
-            .is_some_and(|rebuilt| rebuilt.state.find(&crate::id::UnitPath::new(step)).is_some());
-        return if known {
+    let Some(journal) = journal else { return Ok(DONE) };
+    let step = arguments.step.as_deref();
+    let found = each_log_line(&*journal, &context.state_dir, &row.run, step, &mut |line| {
+        out!("{line}");
+        Ok(())
+    })?;
+    match (found, step) {
+        (LogsFound::Lines, _) | (LogsFound::Nothing, None) => Ok(DONE),
+        (LogsFound::Nothing, Some(step)) => {
             err!("{step} printed nothing");
             Ok(DONE)
-        } else {
-            Err(Failure::failed(format!("`{step}` is not a step of run {}", row.run)))
-        };
-    }
-    for log in wanted {
-        let attempt = if log.attempt > 1 { format!(" attempt {}", log.attempt) } else { String::new() };
-        for piece in logs::read(log)? {
-            let piece = piece?;
-            let mark = match piece.source {
-                Source::Err => "!",
-                Source::Out => "|",
-                Source::Note => "#",
-            };
-            for line in piece.text.lines() {
-                out!("{}{attempt} {mark} {line}", log.unit);
-            }
+        }
+        (LogsFound::NoSuchStep, step) => {
+            Err(Failure::failed(format!("`{}` is not a step of run {}", step.unwrap_or_default(), row.run)))
         }
     }
-    Ok(DONE)
 }
 
 fn cancel(arguments: &RunRef) -> Result<u8, Failure> {
+    if let Some(remote) = Remote::of(&arguments.remote, &arguments.state)? {
+        return remote.cancel(arguments);
+    }
     let (context, journal) = open(&arguments.state)?;
     let row = context.find(journal.as_deref(), &arguments.run)?;
     drop(journal);
@@ -220,12 +154,16 @@ fn cancel(arguments: &RunRef) -> Result<u8, Failure> {
         )));
     }
     // Nothing drives it: what has to run at its end (`finally`, hooks) runs here.
-    let watch = WatchArgs { format: None, quiet: true, fail_on: None, detach_on_wait: true };
+    let watch =
+        WatchArgs { format: None, quiet: true, fail_on: None, detach_on_wait: true, dispatch: Default::default() };
     super::resume::take_up(&context, &row.run, &watch, Some(by))?;
     Ok(DONE)
 }
 
 fn pause(arguments: &RunRef, on: bool) -> Result<u8, Failure> {
+    if let Some(remote) = Remote::of(&arguments.remote, &arguments.state)? {
+        return remote.pause(arguments, on);
+    }
     let (context, journal) = open(&arguments.state)?;
     let row = context.find(journal.as_deref(), &arguments.run)?;
     drop(journal);
@@ -356,7 +294,7 @@ fn prune(arguments: &PruneArgs) -> Result<u8, Failure> {
         ));
     }
     let journal = context.journal()?;
-    let gone = retention.enforce(&*journal, &context.state_dir, arguments.dry_run)?;
+    let gone = enforce(retention, &*journal, &context.state_dir, arguments.dry_run)?;
     journal.close();
     for run in &gone {
         out!("{run}");

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::args::StateArgs;
@@ -54,6 +54,9 @@ pub struct WorkerArgs {
     /// How long work may go on after the worker was asked to end, such as 30s
     #[arg(long, env = "TOL_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "30s")]
     pub drain_timeout: String,
+    /// End at once when the input ends, for a worker that must not outlive who started it
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
     #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
@@ -113,8 +116,8 @@ async fn work(
     let mut signals = Signals::listen()?;
     let token = ["TOL_WORKER_TOKEN", "TOL_TOKEN"].iter().find_map(|name| environment.get(*name));
     let token = token.map(String::as_str).filter(|token| !token.is_empty());
-    let access = Access::new(arguments.tls.settings().as_ref(), token)
-        .map_err(|error| Failure::invalid(error.to_string()))?;
+    let access =
+        Access::new(arguments.tls.settings().as_ref(), token).map_err(|error| Failure::invalid(error.to_string()))?;
     let root = match &arguments.root {
         Some(root) => Some(
             std::fs::canonicalize(root)
@@ -141,10 +144,16 @@ async fn work(
     let (notices, mut noticed) = mpsc::unbounded_channel();
     let client = Client::start(&arguments.gateway, about, access, table.clone(), lines, notices)
         .map_err(|error| Failure::invalid(error.to_string()))?;
+    let mut input = std::pin::pin!(end_of_input(arguments.until_stdin_ends));
     let mut refused = 0;
     loop {
         tokio::select! {
             _ = signals.next() => break,
+            _ = &mut input => {
+                table.stop_all(Stop::Now);
+                wait_for_stops(&table).await;
+                return Ok(DONE);
+            }
             Some(notice) = noticed.recv() => {
                 refused += usize::from(matches!(notice, Notice::Refused { .. }));
                 say(&name, &notice);
@@ -158,6 +167,29 @@ async fn work(
     client.drain();
     wind_down(&name, &table, &mut signals, &mut noticed, drain_timeout).await;
     Ok(DONE)
+}
+
+/// Tells of the end of the standard input, if that is asked for. A thread reads it, because a read of a terminal or a
+/// pipe cannot be given up.
+async fn end_of_input(asked: bool) {
+    let (sender, ended) = oneshot::channel();
+    if asked {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            sender.send(())
+        });
+        let _ = ended.await;
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// Gives what was stopped a moment to end.
+async fn wait_for_stops(table: &Arc<Table>) {
+    let until = Instant::now() + LAST_WORDS_NOW;
+    while !table.in_work().is_empty() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Waits for what is in work; ends it when its time is over, or on the next signal.

@@ -54,6 +54,14 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// Whether the caller stands on the thread itself, where it must not wait.
+    pub fn is_here(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id())
+    }
+}
+
 impl Drop for Lane {
     fn drop(&mut self) {
         drop(self.stop.take());

@@ -1,11 +1,12 @@
 //! A connection that is made again when it breaks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Notification};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Notification, Statement};
 
 use crate::database::error::DatabaseError;
 use crate::database::tls;
@@ -22,6 +23,19 @@ pub struct Session {
     pub client: Client,
     /// Brings what `LISTEN` asked for; ends with the connection.
     pub notifications: mpsc::UnboundedReceiver<Notification>,
+    statements: HashMap<&'static str, Statement>,
+}
+
+impl Session {
+    /// A statement, prepared when it is first asked for on this connection.
+    pub async fn prepared(&mut self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.statements.insert(sql, statement.clone());
+        Ok(statement)
+    }
 }
 
 /// A way to the database, with a connection while there is one.
@@ -108,11 +122,11 @@ impl Link {
             Ok::<_, DatabaseError>(match tls::connector(&self.url.trust)? {
                 Some(tls) => {
                     let (client, connection) = config.connect(tls).await.map_err(failed)?;
-                    Session { client, notifications: drive(connection) }
+                    Session { client, notifications: drive(connection), statements: HashMap::new() }
                 }
                 None => {
                     let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-                    Session { client, notifications: drive(connection) }
+                    Session { client, notifications: drive(connection), statements: HashMap::new() }
                 }
             })
         };

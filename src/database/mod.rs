@@ -13,6 +13,7 @@ mod url;
 mod tests;
 
 pub use error::DatabaseError;
+pub(crate) use error::{is_away, is_passing};
 pub use lane::Lane;
 pub use link::{Link, Session};
 pub use shared::Database;

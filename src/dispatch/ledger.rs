@@ -13,6 +13,9 @@ use crate::dispatch::{Lost, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
 
+/// The queue or capability of a worker that takes whatever there is.
+pub const ANYTHING: &str = "*";
+
 /// Names one hand-out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
@@ -574,7 +577,8 @@ fn lane_of(task: &Task) -> Lane {
 
 impl Session {
     fn serves(&self, (queue, capabilities): &Lane) -> bool {
-        self.queues.contains(&**queue) && capabilities.iter().all(|one| self.capabilities.contains(&**one))
+        let has = |words: &BTreeSet<String>, word: &str| words.contains(word) || words.contains(ANYTHING);
+        has(&self.queues, queue) && capabilities.iter().all(|one| has(&self.capabilities, one))
     }
 
     fn is_free(&self) -> bool {

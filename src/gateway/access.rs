@@ -107,7 +107,12 @@ mod tests {
         check(both, workers, Some("Bearer all"), Ok(()));
         check(both, workers, Some("Bearer some"), Ok(()));
         check(both, runs, Some("Bearer some"), Err("WORKERS_ONLY"));
-        check(both, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Some("Bearer some"), Err("WORKERS_ONLY"));
+        check(
+            both,
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            Some("Bearer some"),
+            Err("WORKERS_ONLY"),
+        );
         for wrong in ["Bearer al", "Bearer alll", "Bearer ", "all", "Basic all", ""] {
             check(both, runs, Some(wrong), Err("WRONG_TOKEN"));
         }

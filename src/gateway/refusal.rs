@@ -22,7 +22,10 @@ pub enum Refusal {
     WorkersOnly { path: String },
     #[error("{why}")]
     QueueNotAllowed { why: String },
-    #[error("this gateway speaks version {} of the protocol and takes every 1.x, not `{given}`: use a worker of the same major version", proto::VERSION)]
+    #[error(
+        "this gateway speaks version {} of the protocol and takes every 1.x, not `{given}`: use a worker of the same major version",
+        proto::VERSION
+    )]
     Version { given: String },
     #[error("this gateway has its {max} connections already: connect to another one, or raise its limit")]
     TooManyConnections { max: usize },
@@ -93,7 +96,8 @@ impl From<Refusal> for Status {
 pub fn too_large(status: &Status) -> Option<Refusal> {
     let message = status.message();
     let found = message.strip_prefix(DECODED_TOO_LARGE).or_else(|| message.strip_prefix(ENCODED_TOO_LARGE))?;
-    let bytes: String = found.chars().skip_while(|one| !one.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let bytes: String =
+        found.chars().skip_while(|one| !one.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     Some(Refusal::TooLarge { what: format!("a message of {bytes} bytes") })
 }
 
@@ -131,7 +135,8 @@ mod tests {
 
     #[test]
     fn the_transports_words_about_size_are_known() {
-        let status = Status::out_of_range("Error, decoded message length too large: found 7 bytes, the limit is: 5 bytes");
+        let status =
+            Status::out_of_range("Error, decoded message length too large: found 7 bytes, the limit is: 5 bytes");
         let refusal = too_large(&status).unwrap();
         assert!(refusal.to_string().contains("a message of 7 bytes"), "{refusal}");
         assert_eq!(too_large(&Status::out_of_range("elsewhere")), None);

@@ -131,8 +131,8 @@ impl Gateway {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), GatewayError> {
-        let address = address_of(&listener)
-            .map_err(|error| GatewayError::Listen { address: self.config.host.clone(), error })?;
+        let address =
+            address_of(&listener).map_err(|error| GatewayError::Listen { address: self.config.host.clone(), error })?;
         self.config.check_address(address)?;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -159,9 +159,8 @@ impl Gateway {
             let _ = stopped.await;
         });
         tokio::pin!(served);
-        let ended = |result: Result<(), tonic::transport::Error>| {
-            result.map_err(|error| GatewayError::Serve(words_of(&error)))
-        };
+        let ended =
+            |result: Result<(), tonic::transport::Error>| result.map_err(|error| GatewayError::Serve(words_of(&error)));
         tokio::select! {
             result = &mut served => return ended(result),
             () = shutdown => {}
@@ -184,9 +183,7 @@ impl Gateway {
 }
 
 fn tls_of(files: &TlsFiles) -> Result<ServerTlsConfig, GatewayError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| GatewayError::File { path: path.to_owned(), error })
-    };
+    let read = |path: &Path| std::fs::read(path).map_err(|error| GatewayError::File { path: path.to_owned(), error });
     let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
     let mut tls = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_WAIT);
     if let Some(ca) = &files.client_ca {

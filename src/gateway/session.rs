@@ -145,11 +145,7 @@ impl v1::workers_server::Workers for Workers {
 
 impl Shared {
     /// Waits for the first message and holds it against what is allowed.
-    async fn registration(
-        &self,
-        incoming: &mut Streaming<v1::FromWorker>,
-        caller: &Caller,
-    ) -> Result<Joining, Status> {
+    async fn registration(&self, incoming: &mut Streaming<v1::FromWorker>, caller: &Caller) -> Result<Joining, Status> {
         let malformed = |why: &str| Refusal::Malformed { why: why.to_owned() };
         let first = tokio::time::timeout(REGISTER_WAIT, incoming.message())
             .await
@@ -171,7 +167,9 @@ impl Shared {
             return malformed(format!("a worker's name has 1 to {NAME_BYTES_MAX} bytes and no control characters"));
         }
         if queues.is_empty() || queues.len() > QUEUES_MAX || capabilities.len() > QUEUES_MAX {
-            return malformed(format!("a worker serves 1 to {QUEUES_MAX} queues and has up to {QUEUES_MAX} capabilities"));
+            return malformed(format!(
+                "a worker serves 1 to {QUEUES_MAX} queues and has up to {QUEUES_MAX} capabilities"
+            ));
         }
         if !(1..=CONCURRENCY_MAX).contains(&concurrency) {
             return malformed(format!("a worker's concurrency is 1 to {CONCURRENCY_MAX}, not {concurrency}"));

@@ -51,7 +51,15 @@ impl WorkerContext {
     pub fn new(state_folder: &Path, caller_env: BTreeMap<String, String>, live: Option<mpsc::Sender<LogLine>>) -> Self {
         let state_folder = std::path::absolute(state_folder).unwrap_or_else(|_| state_folder.to_owned());
         let secrets = Secrets::from_env(&caller_env);
-        Self { state_folder, caller_env, secrets, live, live_waits: false, breakers: Breakers::default(), client: OnceLock::new() }
+        Self {
+            state_folder,
+            caller_env,
+            secrets,
+            live,
+            live_waits: false,
+            breakers: Breakers::default(),
+            client: OnceLock::new(),
+        }
     }
 
     /// The same, but programs wait for who watches: every line reaches the channel.

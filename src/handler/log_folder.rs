@@ -30,7 +30,8 @@ impl LogFolder {
         let before = file.metadata()?.len();
         let mut bytes = Vec::new();
         if before == 0 {
-            let head = Head { tol_log: VERSION, unit: first.key.unit.to_string(), attempt: first.attempt, t: first.at_ms };
+            let head =
+                Head { tol_log: VERSION, unit: first.key.unit.to_string(), attempt: first.attempt, t: first.at_ms };
             serde_json::to_writer(&mut bytes, &head)?;
             bytes.push(b'\n');
         }

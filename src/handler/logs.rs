@@ -190,7 +190,8 @@ impl Writer {
                 token: self.token,
                 at,
             };
-            let refused = if self.unsent.is_empty() { live.try_send(line).err() } else { Some(TrySendError::Full(line)) };
+            let refused =
+                if self.unsent.is_empty() { live.try_send(line).err() } else { Some(TrySendError::Full(line)) };
             match refused {
                 None => {}
                 Some(TrySendError::Full(line)) if self.waits => self.unsent.push_back(line),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use crate::database::DatabaseError;
 use crate::id::RunId;
 
 /// Why a journal did not do what was asked.
@@ -98,6 +99,21 @@ pub enum JournalError {
         /// The database.
         file: PathBuf,
     },
+    /// The database of the journal does not do what is asked.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The database was away for longer than writes wait.
+    #[error(
+        "{place}: the database has been away for {seconds} s: {what}; see that it runs and that the way to it is open, then `tol resume` the runs"
+    )]
+    Away {
+        /// The database.
+        place: String,
+        /// For how long it was waited for.
+        seconds: u64,
+        /// What the system said.
+        what: String,
+    },
     /// The journal was closed before.
     #[error("{}: the journal is closed; open it again", file.display())]
     Closed {
@@ -151,6 +167,8 @@ impl JournalError {
             | Self::Disk { .. }
             | Self::Busy { .. }
             | Self::ReadOnly { .. }
+            | Self::Database(_)
+            | Self::Away { .. }
             | Self::Closed { .. } => false,
         }
     }

@@ -50,7 +50,8 @@ impl Drop for OwnerLock {
     }
 }
 
-fn describe_this_process() -> String {
+/// This process as it is shown to others.
+pub(crate) fn describe_this_process() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| fs::read_to_string("/etc/hostname"));
     let host = host.map_or_else(|_| "this host".to_owned(), |name| name.trim().to_owned());
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

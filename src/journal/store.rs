@@ -23,6 +23,13 @@ pub trait Journal: Send + Sync {
     /// verified; what does not fit is `Corrupt`, never left out.
     fn load(&self, run: &RunId) -> Result<Vec<Record>, JournalError>;
 
+    /// The events of a run from that number on, for whoever has read the earlier ones. What is read is verified.
+    fn load_from(&self, run: &RunId, seq: u64) -> Result<Vec<Record>, JournalError> {
+        let mut records = self.load(run)?;
+        records.retain(|record| record.seq >= seq);
+        Ok(records)
+    }
+
     /// The definition of that name, if there is one.
     fn definition(&self, hash: &str) -> Result<Option<Vec<u8>>, JournalError>;
 
@@ -58,6 +65,12 @@ pub trait Journal: Send + Sync {
 
     /// Whether another process (or another journal of this one) has written since the last call. Costs microseconds.
     fn changed(&self) -> Result<bool, JournalError>;
+
+    /// Tells of changes by others as they come, for whoever would rather wait than ask `changed`: each one makes the
+    /// number grow. `None` if the journal cannot tell; then there is only `changed`.
+    fn subscribe(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        None
+    }
 
     /// Removes finished runs with their events, commands, unused definitions and, by the machine's clock, expired
     /// results. A run goes if it ended before `older_than` (when given) and is not among the `keep_newest` finished

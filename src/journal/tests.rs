@@ -1,14 +1,18 @@
-//! What a journal promises, checked on real files and in memory; also the helpers of the other tests.
+//! What a journal promises, checked in memory, on real files and in a real PostgreSQL; also the helpers of the other tests.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
+use tempfile::TempDir;
+
+use crate::database::DatabaseUrl;
 use crate::id::RunId;
 use crate::journal::{
     Batch, CachePut, Claim, CommandReply, FaultHook, Journal, JournalError, ListFilter, MemoryJournal, NewRun,
-    OpenMode, Options, RunSummaryRow, SqliteJournal,
+    OpenMode, Options, PostgresJournal, PostgresOptions, RunSummaryRow, SqliteJournal,
 };
+use crate::test_postgres::{self, TestDatabase};
 use crate::time::Timestamp;
 
 pub(crate) fn open(folder: &Path) -> SqliteJournal {
@@ -60,16 +64,69 @@ pub(crate) fn texts(journal: &dyn Journal, run: &RunId) -> Result<Vec<String>, J
     Ok(records.into_iter().map(|record| String::from_utf8(record.body).unwrap()).collect())
 }
 
-/// Runs a check on both journals.
-fn on_both(check: impl Fn(&dyn Journal)) {
+/// Where a durable journal lies, so that it can be opened again, also by somebody else.
+pub(crate) enum Home {
+    Folder(TempDir),
+    Database(TestDatabase),
+}
+
+impl Home {
+    pub(crate) fn open_as(&self, mode: OpenMode) -> Result<Box<dyn Journal>, JournalError> {
+        Ok(match self {
+            Self::Folder(folder) => Box::new(SqliteJournal::open(folder.path(), mode)?),
+            Self::Database(database) => {
+                Box::new(PostgresJournal::open(&DatabaseUrl::parse(&database.url).unwrap(), mode)?)
+            }
+        })
+    }
+
+    pub(crate) fn open(&self) -> Box<dyn Journal> {
+        self.open_as(OpenMode::ReadWrite).unwrap()
+    }
+
+    fn open_with(&self, fault: Arc<dyn FaultHook>) -> Box<dyn Journal> {
+        match self {
+            Self::Folder(folder) => {
+                let options = Options { fault: Some(fault), max_pages: None };
+                Box::new(SqliteJournal::open_with(folder.path(), OpenMode::ReadWrite, options).unwrap())
+            }
+            Self::Database(database) => {
+                let options = PostgresOptions { fault: Some(fault), ..PostgresOptions::default() };
+                let url = DatabaseUrl::parse(&database.url).unwrap();
+                Box::new(PostgresJournal::open_with(&url, OpenMode::ReadWrite, options).unwrap())
+            }
+        }
+    }
+
+    /// Reads everything; gives the number of events.
+    pub(crate) fn verify(&self) -> u64 {
+        match self {
+            Self::Folder(folder) => open(folder.path()).verify().unwrap(),
+            Self::Database(database) => {
+                let url = DatabaseUrl::parse(&database.url).unwrap();
+                PostgresJournal::open(&url, OpenMode::ReadOnly).unwrap().verify().unwrap()
+            }
+        }
+    }
+}
+
+/// Runs a check on every durable journal.
+pub(crate) fn on_durable(check: impl Fn(&Home)) {
+    check(&Home::Folder(tempfile::tempdir().unwrap()));
+    if let Some(database) = test_postgres::database() {
+        check(&Home::Database(database));
+    }
+}
+
+/// Runs a check on every journal.
+fn on_all(check: impl Fn(&dyn Journal)) {
     check(&MemoryJournal::new());
-    let folder = tempfile::tempdir().unwrap();
-    check(&open(&folder.path().join(".tol")));
+    on_durable(|home| check(&*home.open()));
 }
 
 #[test]
 fn events_come_back_in_order() {
-    on_both(|journal| {
+    on_all(|journal| {
         let (a, b) = (run_id(1), run_id(2));
         write(journal, accept(&a, "one", &["a1"])).unwrap();
         write(journal, accept(&b, "two", &["b1", "b2"])).unwrap();
@@ -84,7 +141,7 @@ fn events_come_back_in_order() {
 
 #[test]
 fn callbacks_come_in_the_order_of_the_calls() {
-    on_both(|journal| {
+    on_all(|journal| {
         let order = Arc::new(Mutex::new(Vec::new()));
         for number in 0..50 {
             write(journal, accept(&run_id(number), "p", &[])).unwrap();
@@ -108,7 +165,7 @@ fn callbacks_come_in_the_order_of_the_calls() {
 
 #[test]
 fn a_write_that_does_not_follow_is_fenced_and_stops_its_run_alone() {
-    on_both(|journal| {
+    on_all(|journal| {
         let (a, b) = (run_id(1), run_id(2));
         write(journal, accept(&a, "p", &["a1"])).unwrap();
         write(journal, accept(&b, "p", &["b1"])).unwrap();
@@ -129,7 +186,7 @@ fn a_write_that_does_not_follow_is_fenced_and_stops_its_run_alone() {
 
 #[test]
 fn runs_are_listed_newest_first() {
-    on_both(|journal| {
+    on_all(|journal| {
         for number in 1..=3 {
             let pipeline = if number == 2 { "even" } else { "odd" };
             write(journal, accept(&run_id(number), pipeline, &["x"])).unwrap();
@@ -154,7 +211,7 @@ fn runs_are_listed_newest_first() {
 
 #[test]
 fn a_run_is_found_by_the_beginning_of_its_name() {
-    on_both(|journal| {
+    on_all(|journal| {
         for name in ["0198aa", "0198ab", "02"] {
             write(journal, accept(&RunId::new(name), "p", &["x"])).unwrap();
         }
@@ -172,7 +229,7 @@ fn a_run_is_found_by_the_beginning_of_its_name() {
 
 #[test]
 fn commands_reach_the_owner_and_are_answered_once() {
-    on_both(|journal| {
+    on_all(|journal| {
         let run = run_id(1);
         write(journal, accept(&run, "p", &["x"])).unwrap();
         let first = journal.send_command(&run, b"pause").unwrap();
@@ -193,7 +250,7 @@ fn commands_reach_the_owner_and_are_answered_once() {
 
 #[test]
 fn a_remembered_result_expires() {
-    on_both(|journal| {
+    on_all(|journal| {
         let run = run_id(1);
         let put = |key: &str, value: &str, expires_at: Option<u64>| CachePut {
             key: key.to_owned(),
@@ -219,7 +276,7 @@ fn a_remembered_result_expires() {
 
 #[test]
 fn only_finished_runs_are_pruned() {
-    on_both(|journal| {
+    on_all(|journal| {
         for number in 1..=5 {
             write(journal, accept(&run_id(number), &format!("p{number}"), &["x", "y"])).unwrap();
         }
@@ -251,7 +308,7 @@ fn only_finished_runs_are_pruned() {
 
 #[test]
 fn a_closed_journal_fails_and_says_so() {
-    on_both(|journal| {
+    on_all(|journal| {
         write(journal, accept(&run_id(1), "p", &["x"])).unwrap();
         journal.close();
         journal.close();
@@ -265,44 +322,64 @@ fn a_closed_journal_fails_and_says_so() {
 
 #[test]
 fn a_journal_is_there_again_after_it_was_closed() {
+    on_durable(|home| {
+        let run = run_id(1);
+        let mut expect = Vec::new();
+        for round in 1..=20_u64 {
+            let journal = home.open();
+            let text = format!("event {round}");
+            if round == 1 {
+                write(&*journal, accept(&run, "p", &[&text])).unwrap();
+            } else {
+                assert_eq!(journal.claim(&run).unwrap(), Claim::Taken);
+                write(&*journal, Batch::events(run.clone(), round, bodies(&[&text]))).unwrap();
+            }
+            expect.push(text);
+            assert_eq!(texts(&*journal, &run).unwrap(), expect);
+        }
+        assert_eq!(home.verify(), 20);
+    });
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("deep/.tol");
-    let run = run_id(1);
-    let mut expect = Vec::new();
-    for round in 1..=20_u64 {
-        let journal = open(&state);
-        let text = format!("event {round}");
-        if round == 1 {
-            write(&journal, accept(&run, "p", &[&text])).unwrap();
-        } else {
-            assert_eq!(journal.claim(&run).unwrap(), Claim::Taken);
-            write(&journal, Batch::events(run.clone(), round, bodies(&[&text]))).unwrap();
-        }
-        expect.push(text);
-        assert_eq!(texts(&journal, &run).unwrap(), expect);
-    }
-    assert_eq!(open(&state).verify().unwrap(), 20);
+    write(&open(&state), accept(&run_id(1), "p", &[])).unwrap();
     assert_eq!(std::fs::read_to_string(state.join(".gitignore")).unwrap(), "*\n");
 }
 
 #[test]
+fn the_tail_of_a_log_is_what_the_whole_ends_with() {
+    on_all(|journal| {
+        let run = run_id(1);
+        write(journal, accept(&run, "p", &["1", "2", "3"])).unwrap();
+        write(journal, Batch::events(run.clone(), 4, bodies(&["4"]))).unwrap();
+        write(journal, Batch::events(run.clone(), 5, bodies(&["5", "6"]))).unwrap();
+        let whole = journal.load(&run).unwrap();
+        for from in 0..=8 {
+            let expect: Vec<_> = whole.iter().filter(|record| record.seq >= from).cloned().collect();
+            assert_eq!(journal.load_from(&run, from).unwrap(), expect, "from {from}");
+        }
+        assert_eq!(journal.load_from(&run_id(2), 1).unwrap(), []);
+    });
+}
+
+#[test]
 fn what_is_queued_when_the_journal_closes_is_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = run_id(1);
-    let done = Arc::new(AtomicU64::new(0));
-    let journal = open(folder.path());
-    write(&journal, accept(&run, "p", &[])).unwrap();
-    for seq in 1..=500 {
-        let done = Arc::clone(&done);
-        let count = move |fate: Result<(), JournalError>| {
-            fate.unwrap();
-            done.fetch_add(1, Ordering::SeqCst);
-        };
-        journal.append(Batch::events(run.clone(), seq, bodies(&["x"])), Box::new(count));
-    }
-    journal.close();
-    assert_eq!(done.load(Ordering::SeqCst), 500);
-    assert_eq!(open(folder.path()).load(&run).unwrap().len(), 500);
+    on_durable(|home| {
+        let run = run_id(1);
+        let done = Arc::new(AtomicU64::new(0));
+        let journal = home.open();
+        write(&*journal, accept(&run, "p", &[])).unwrap();
+        for seq in 1..=500 {
+            let done = Arc::clone(&done);
+            let count = move |fate: Result<(), JournalError>| {
+                fate.unwrap();
+                done.fetch_add(1, Ordering::SeqCst);
+            };
+            journal.append(Batch::events(run.clone(), seq, bodies(&["x"])), Box::new(count));
+        }
+        journal.close();
+        assert_eq!(done.load(Ordering::SeqCst), 500);
+        assert_eq!(home.open().load(&run).unwrap().len(), 500);
+    });
 }
 
 /// Counts commits, and holds the first batch back until everything else is queued.
@@ -324,31 +401,32 @@ impl FaultHook for Slow {
 
 #[test]
 fn everything_queued_goes_into_one_transaction() {
-    let folder = tempfile::tempdir().unwrap();
-    let hook = Arc::new(Slow::default());
-    let options = Options { fault: Some(hook.clone()), max_pages: None };
-    let journal = SqliteJournal::open_with(folder.path(), OpenMode::ReadWrite, options).unwrap();
-    let hold = hook.hold.lock().unwrap();
-    for number in 0..100 {
-        journal.append(accept(&run_id(number), "p", &["1"]), Box::new(|fate| fate.unwrap()));
-        journal.append(Batch::events(run_id(number), 2, bodies(&["2", "3"])), Box::new(|fate| fate.unwrap()));
-    }
-    drop(hold);
-    write(&journal, finish(&run_id(0), 1)).unwrap();
-    let commits = hook.commits.load(Ordering::SeqCst);
-    assert!(commits <= 3, "{commits}");
-    assert_eq!(journal.verify().unwrap(), 300);
+    on_durable(|home| {
+        let hook = Arc::new(Slow::default());
+        let journal = home.open_with(hook.clone());
+        let hold = hook.hold.lock().unwrap();
+        for number in 0..100 {
+            journal.append(accept(&run_id(number), "p", &["1"]), Box::new(|fate| fate.unwrap()));
+            journal.append(Batch::events(run_id(number), 2, bodies(&["2", "3"])), Box::new(|fate| fate.unwrap()));
+        }
+        drop(hold);
+        write(&*journal, finish(&run_id(0), 1)).unwrap();
+        let commits = hook.commits.load(Ordering::SeqCst);
+        assert!(commits <= 3, "{commits}");
+        assert_eq!(home.verify(), 300);
+    });
 }
 
 #[test]
 fn an_event_may_be_empty_or_large() {
-    let folder = tempfile::tempdir().unwrap();
-    let journal = open(folder.path());
-    let large = "x".repeat(3_000_000);
-    let run = run_id(1);
-    write(&journal, accept(&run, "p", &["", &large, "", &large, "end"])).unwrap();
-    journal.close();
-    assert_eq!(texts(&open(folder.path()), &run).unwrap(), ["", &large, "", &large, "end"]);
+    on_durable(|home| {
+        let journal = home.open();
+        let large = "x".repeat(3_000_000);
+        let run = run_id(1);
+        write(&*journal, accept(&run, "p", &["", &large, "", &large, "end"])).unwrap();
+        journal.close();
+        assert_eq!(texts(&*home.open(), &run).unwrap(), ["", &large, "", &large, "end"]);
+    });
 }
 
 #[test]

@@ -395,7 +395,9 @@ impl Loop {
         let path = live.state.path(unit);
         let mut outcome = None;
         if let Some(cache) = prepared.cache {
-            match self.config.journal.cached(&cache.key, self.config.clock.now()) {
+            // What a worker may be about to begin is not ended behind its back.
+            let kept = if reclaim { Ok(None) } else { self.config.journal.cached(&cache.key, self.config.clock.now()) };
+            match kept {
                 Ok(Some(value)) => outcome = cached_outcome(&value),
                 Ok(None) => {}
                 Err(error) => {

@@ -7,12 +7,12 @@ mod agents;
 mod apply;
 mod event;
 mod limits;
+#[cfg(test)]
+mod loss_tests;
 mod names;
 mod prepare;
 mod preview;
 mod ready;
-#[cfg(test)]
-mod loss_tests;
 #[cfg(test)]
 mod ready_tests;
 mod scope;

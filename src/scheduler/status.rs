@@ -32,6 +32,22 @@ impl RunStatus {
         }
     }
 
+    /// The status that the contract writes so.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::Running,
+            Self::Waiting,
+            Self::Succeeded,
+            Self::Degraded,
+            Self::Failed,
+            Self::TimedOut,
+            Self::BudgetExhausted,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == word)
+    }
+
     /// True once nothing more will happen.
     pub fn is_final(self) -> bool {
         match self {
@@ -77,6 +93,23 @@ impl StepStatus {
             Self::Cancelled => "cancelled",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// The status that the contract writes so.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::Pending,
+            Self::Running,
+            Self::Waiting,
+            Self::Succeeded,
+            Self::Failed,
+            Self::TimedOut,
+            Self::Skipped,
+            Self::Cancelled,
+            Self::Unknown,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == word)
     }
 
     /// True once the step will not change again by itself.

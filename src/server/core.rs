@@ -154,11 +154,7 @@ impl Core {
     ///
     /// # Errors
     /// If there is no such run, or it cannot be replayed.
-    pub fn rebuild(
-        &self,
-        run: &RunId,
-        see: &mut dyn FnMut(Timestamp, Vec<Effect>),
-    ) -> Result<Rebuilt, RuntimeError> {
+    pub fn rebuild(&self, run: &RunId, see: &mut dyn FnMut(Timestamp, Vec<Effect>)) -> Result<Rebuilt, RuntimeError> {
         rebuild_with(&*self.journal, run, &mut |row, profile| self.program(row, profile), see)
     }
 

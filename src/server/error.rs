@@ -1,12 +1,10 @@
 //! What keeps a server from starting or going on, and what a caller is told.
 
-use std::net::SocketAddr;
-
 use tonic::Status;
 
+use crate::gateway::GatewayError;
 use crate::journal::JournalError;
 use crate::runtime::RuntimeError;
-use crate::server::token::TokenError;
 
 /// Why there is no server, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -16,20 +14,11 @@ pub enum ServerError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
-    Token(#[from] TokenError),
-    #[error("{address} cannot be listened on: {error}; another server may be there, or choose another by --listen")]
-    Bind { address: SocketAddr, error: std::io::Error },
-    #[error(
-        "{0} can be reached from other machines: give --tls-cert and --tls-key, so that tokens and data are not sent \
-         in the clear, or listen on 127.0.0.1"
-    )]
-    Public(SocketAddr),
-    #[error("the TLS settings cannot be used: {0}")]
-    Tls(String),
+    Gateway(#[from] GatewayError),
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
-    #[error("the listener failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
+    #[error("the server ended by a fault of tol itself; what was recorded stays, and a new server goes on from there")]
+    Fault,
 }
 
 /// What a caller is told of an error of the engine or the journal.

@@ -20,7 +20,10 @@ const BACKLOG: usize = 1024;
 /// What watchers are told of a run.
 #[derive(Clone, Debug)]
 pub enum Told {
-    Note { at: Timestamp, note: Note },
+    Note {
+        at: Timestamp,
+        note: Note,
+    },
     /// Only a person can move it on.
     Waiting(Vec<(UnitPath, StepStatus)>),
     Log(Arc<LogLine>),

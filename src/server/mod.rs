@@ -6,9 +6,9 @@
 mod core;
 mod error;
 mod hall;
-mod listen;
 mod retention;
 mod service;
+mod sink;
 mod start;
 mod submit;
 mod tail;
@@ -20,9 +20,8 @@ mod tests;
 
 pub use error::ServerError;
 pub use hall::{End, Told};
-pub use listen::{Listen, Tls};
 pub use retention::{Removed, Retention};
-pub use start::{Server, ServerConfig, Signalled};
+pub use start::{LocalWorker, Server, ServerConfig, Signalled};
 pub use tail::{Line, Tail};
 pub use token::{Token, TokenError};
 pub use views::{LogsFound, each_log_line, find_run, history_text, row_object, show_object, show_text};

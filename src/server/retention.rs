@@ -49,8 +49,7 @@ impl Retention {
         }
         let age_ms = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let before = self.age.map(|length| Timestamp(now.0.saturating_sub(age_ms(length))));
-        let mut removed =
-            Removed { runs: journal.prune(before, self.count, dry_run)?, left: Vec::new() };
+        let mut removed = Removed { runs: journal.prune(before, self.count, dry_run)?, left: Vec::new() };
         let folder = StateFolder::new(state_dir.to_owned());
         for run in removed.runs.iter().filter(|_| !dry_run) {
             let place = folder.run(run);

@@ -36,7 +36,8 @@ pub enum Line {
 }
 
 /// Who rebuilds runs: a server keeps programs, a command compiles its one.
-pub type Rebuild = Arc<dyn Fn(&RunId, &mut dyn FnMut(Timestamp, Vec<Effect>)) -> Result<Rebuilt, RuntimeError> + Send + Sync>;
+pub type Rebuild =
+    Arc<dyn Fn(&RunId, &mut dyn FnMut(Timestamp, Vec<Effect>)) -> Result<Rebuilt, RuntimeError> + Send + Sync>;
 
 /// Follows a run.
 pub struct Tail {
@@ -63,12 +64,7 @@ impl Tail {
     pub fn of_journal(journal: Arc<dyn Journal>, run: RunId) -> Self {
         let reader = journal.clone();
         let rebuild: Rebuild = Arc::new(move |run, see| {
-            rebuild_with(
-                &*reader,
-                run,
-                &mut |row, profile| crate::runtime::load_program(&*reader, row, profile),
-                see,
-            )
+            rebuild_with(&*reader, run, &mut |row, profile| crate::runtime::load_program(&*reader, row, profile), see)
         });
         Self { journal, hall: None, rebuild, run, from: 0, logs: false }
     }
@@ -86,7 +82,8 @@ impl Tail {
             let (now_known, lines) = self.read(known.take()).await?;
             let took = started.elapsed();
             let has_ended = now_known.state.verdict.is_some();
-            known = Some(now_known);
+            // While the engine tells, a second copy of the run's state would only take room.
+            known = watching.is_none().then_some(now_known);
             for line in lines {
                 if out.send(line).await.is_err() {
                     return Ok(());

@@ -120,8 +120,7 @@ pub fn each_log_line(
     };
     let wanted: Vec<_> = all.iter().filter(|log| is_wanted(&log.unit)).collect();
     if let Some(step) = step.filter(|_| wanted.is_empty()) {
-        let known =
-            rebuild(journal, run).is_ok_and(|rebuilt| rebuilt.state.find(&UnitPath::new(step)).is_some());
+        let known = rebuild(journal, run).is_ok_and(|rebuilt| rebuilt.state.find(&UnitPath::new(step)).is_some());
         return Ok(if known { LogsFound::Nothing } else { LogsFound::NoSuchStep });
     }
     for log in wanted {

@@ -75,7 +75,7 @@ pub fn surroundings(
     let mut interest = Interest { ignored: ignored.to_vec(), ..Interest::default() };
     interest.folders.extend(listing.folders.iter().cloned());
     for path in asked {
-        named(&listing.root, &listing.root.join(path), &mut interest);
+        listen_to(&listing.root, &listing.root.join(path), &mut interest);
     }
     let mut watched = interest.folders.clone();
     for place in ways(given) {
@@ -90,7 +90,7 @@ pub fn surroundings(
 }
 
 /// Listens for a file that was asked for, whether it is there or not, and for what a link in its place leads to.
-fn named(root: &Path, file: &Path, interest: &mut Interest) {
+pub fn listen_to(root: &Path, file: &Path, interest: &mut Interest) {
     interest.paths.insert(file.to_owned());
     for folder in file.ancestors().skip(1).take_while(|folder| folder.starts_with(root)) {
         if folder.is_dir() {

@@ -3,6 +3,7 @@
 //!
 //! It decides nothing about runs: those that are under way keep the program that they began with.
 
+mod files;
 mod folders;
 mod interest;
 mod look;
@@ -15,6 +16,8 @@ mod wake;
 #[cfg(test)]
 mod tests;
 
+pub use files::Files;
 pub use served::{Change, Options, Served};
 pub use set::{Problems, Set};
+pub use snapshot::Snapshot;
 pub use survey::{Findings, Purpose, SurveyError, Target, survey};

@@ -60,6 +60,13 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// How long to wait for more changes.
+    pub(super) fn patience(&self) -> Patience {
+        Patience { quiet: self.quiet, longest: self.longest, writing: self.writing }
+    }
+}
+
 /// What became of a change of the files.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -171,8 +178,7 @@ struct Last {
 
 impl Keeper {
     fn keep(mut self) {
-        let patience =
-            Patience { quiet: self.options.quiet, longest: self.options.longest, writing: self.options.writing };
+        let patience = self.options.patience();
         let mut call = Call::Reload;
         loop {
             let started = Instant::now();

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 
 use tokio::sync::{Notify, mpsc};
 
@@ -63,13 +62,20 @@ impl Lines {
             sent.await;
             return true;
         }
-        let line = poll_fn(|context| match self.inner().from_programs.poll_recv(context) {
-            Poll::Ready(line) => Poll::Ready(line),
-            Poll::Pending => Poll::Pending,
-        })
-        .await;
-        let Some(line) = line else { return false };
-        self.inner().sort(line, &self.table);
+        let is_open = poll_fn(|context| {
+            // Taken and sorted under one lock: whoever asks for the next lines misses none and overtakes none.
+            let mut inner = self.inner();
+            inner.from_programs.poll_recv(context).map(|line| match line {
+                Some(line) => {
+                    inner.sort(line, &self.table);
+                    true
+                }
+                None => false,
+            })
+        });
+        if !is_open.await {
+            return false;
+        }
         self.arrived.notify_waiters();
         true
     }

@@ -54,7 +54,9 @@ fn settle(task: &mut Task, root: Option<&Path>) -> Result<(), Failure> {
                 root.display()
             ),
             (None, Some(_)) => {
-                format!("check the project {theirs} out at the same place, or start the worker with --root DIR, where DIR is where it lies here")
+                format!(
+                    "check the project {theirs} out at the same place, or start the worker with --root DIR, where DIR is where it lies here"
+                )
             }
             (_, None) => format!("it lies outside the project {theirs}, so it must be at the same place here"),
         };

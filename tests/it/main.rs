@@ -7,6 +7,7 @@ mod cli_extras;
 mod crash;
 mod damage;
 mod docs;
+mod grpc;
 mod kill;
 mod licences;
 mod schemas;

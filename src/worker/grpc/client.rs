@@ -34,13 +34,25 @@ pub struct About {
 /// What an operator may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    Connected { gateway: String, scheduler: String },
+    Connected {
+        gateway: String,
+        scheduler: String,
+    },
     /// It is tried again by itself.
-    Disconnected { gateway: String, why: String },
+    Disconnected {
+        gateway: String,
+        why: String,
+    },
     /// It would be refused again: the worker is not set up for this gateway.
-    Refused { gateway: String, why: String },
+    Refused {
+        gateway: String,
+        why: String,
+    },
     /// An outcome that no scheduler would take.
-    GivenUp { key: LeaseKey, so_far: u64 },
+    GivenUp {
+        key: LeaseKey,
+        so_far: u64,
+    },
 }
 
 /// What all sessions of a worker share.

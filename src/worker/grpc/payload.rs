@@ -37,7 +37,8 @@ pub(super) async fn report(
     let bytes = outcome.encoded_len();
     if bytes + ENVELOPE_BYTES > MAX_MESSAGE_BYTES {
         let too_large = |why: &str| {
-            let words = format!("MESSAGE_TOO_LARGE: the outcome of {bytes} bytes is larger than a message can be; {why}");
+            let words =
+                format!("MESSAGE_TOO_LARGE: the outcome of {bytes} bytes is larger than a message can be; {why}");
             Ok(Sending::Instead(Outcome::failed(Failure::permanent(words))))
         };
         let Some(v1::outcome::Kind::Succeeded(done)) = &mut outcome.kind else {
@@ -62,11 +63,7 @@ pub(super) async fn report(
     Ok(Sending::Report(v1::Report { key: Some((&kept.key).into()), outcome: Some(outcome) }))
 }
 
-async fn put(
-    bytes: Vec<u8>,
-    client: &mut WorkersClient<Channel>,
-    access: &Access,
-) -> Result<v1::ArtifactRef, Status> {
+async fn put(bytes: Vec<u8>, client: &mut WorkersClient<Channel>, access: &Access) -> Result<v1::ArtifactRef, Status> {
     let pieces: Vec<v1::ArtifactPiece> =
         bytes.chunks(PIECE_BYTES).map(|piece| v1::ArtifactPiece { data: piece.to_vec() }).collect();
     Ok(client.put_artifact(access.request(futures::stream::iter(pieces))).await?.into_inner())

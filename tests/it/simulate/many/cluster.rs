@@ -87,6 +87,9 @@ pub struct Cluster<'r> {
     /// What a stopped process finds when it goes on.
     node_buffers: Vec<VecDeque<Happening>>,
     worker_buffers: Vec<VecDeque<Happening>>,
+    /// Who is stopped or killed at the next write, or task.
+    node_traps: BTreeMap<usize, (bool, u64)>,
+    worker_traps: BTreeMap<usize, (bool, u64)>,
     slow_store_until: u64,
     bus_lost_until: u64,
     bus_slow_until: u64,
@@ -129,7 +132,7 @@ impl Stats {
 
 impl<'r> Cluster<'r> {
     pub fn new(rng: &'r mut Rng, project: &Project, shape: Shape, faults: Vec<(u64, Fault)>) -> Self {
-        let truths = (0..shape.runs).map(|_| Truth::new(project.program.clone())).collect();
+        let truths = (0..shape.runs).map(|run| Truth::new(run, project.program.clone(), shape.gentle)).collect();
         let nodes = (0..shape.nodes).map(|node| Node::new(node, project.program.clone(), shape.partitions, shape.bus));
         let nodes = nodes.collect();
         let workers = (0..shape.workers)
@@ -155,6 +158,8 @@ impl<'r> Cluster<'r> {
             workers,
             node_buffers: (0..shape.nodes).map(|_| VecDeque::new()).collect(),
             worker_buffers: (0..shape.workers).map(|_| VecDeque::new()).collect(),
+            node_traps: BTreeMap::new(),
+            worker_traps: BTreeMap::new(),
             slow_store_until: 0,
             bus_lost_until: 0,
             bus_slow_until: 0,
@@ -189,6 +194,8 @@ impl<'r> Cluster<'r> {
             self.now = at;
             if self.faulty && at >= end_of_faults {
                 self.faulty = false;
+                self.node_traps.clear();
+                self.worker_traps.clear();
                 self.nodes.iter_mut().for_each(|node| node.skew = 0);
                 self.workers.iter_mut().for_each(|worker| worker.hurries = true);
                 self.at(at, Happening::PeopleLook);
@@ -218,7 +225,8 @@ impl<'r> Cluster<'r> {
         let open: Vec<usize> = (0..self.shape.runs).filter(|run| !self.store.truths[*run].has_ended()).collect();
         let idle: Vec<bool> = self.workers.iter().map(Worker::is_idle).collect();
         let ledgers: Vec<usize> = self.nodes.iter().map(|node| node.ledger.len()).collect();
-        panic!("I1: runs {open:?} do not end (idle workers {idle:?}, hand-outs of the schedulers {ledgers:?})");
+        let first = open.first().copied().unwrap_or(usize::MAX);
+        panic!("I1: r{first} of runs {open:?} does not end (idle workers {idle:?}, hand-outs {ledgers:?})");
     }
 
     fn look_back(&mut self) {
@@ -375,17 +383,23 @@ impl<'r> Cluster<'r> {
                 format!("n{node} epoch {epoch} writes {first}: {}", lines.join("\n             "))
             });
         }
+        let claims = matches!(request, Request::Claim { .. });
         let answer = self.store.serve(node, request, now);
         match &answer {
             Answer::Refused { run, .. } => {
                 let run = *run;
                 self.say(Some(run), || format!("n{node} is refused"));
             }
-            Answer::Owned { partition, epoch, asked } if *asked + 1000 > now => {
+            Answer::Owned { partition, epoch, .. } if claims => {
                 let (partition, epoch) = (*partition, *epoch);
                 self.say(None, || format!("n{node} owns partition {partition} in epoch {epoch}"));
             }
             _ => {}
+        }
+        if matches!(answer, Answer::Appended { .. })
+            && let Some((kill, length)) = self.node_traps.remove(&node)
+        {
+            self.goes_wrong(if kill { Fault::KillNode(node, length) } else { Fault::FreezeNode(node, length) });
         }
         if self.nodes[node].cut {
             // It was done, and nobody hears of it.
@@ -506,6 +520,9 @@ impl<'r> Cluster<'r> {
             return;
         }
         if let Some(at) = self.over_link(2, worker, node, link) {
+            if matches!(what, ToWorker::Message(Message::Task(_))) {
+                self.spring(worker);
+            }
             self.at(at, Happening::ToWorker { worker, life, node, link, what });
         }
     }
@@ -570,7 +587,16 @@ impl<'r> Cluster<'r> {
         let worker = able[self.rng.below(able.len())];
         let life = self.workers[worker].life;
         let what = ToWorker::Message(Message::Task(task));
+        self.spring(worker);
         self.after(1, Happening::ToWorker { worker, life, node: 0, link: 0, what });
+    }
+
+    /// A task is on its way to a worker.
+    fn spring(&mut self, worker: usize) {
+        if let Some((kill, length)) = self.worker_traps.remove(&worker) {
+            let fault = if kill { Fault::KillWorker(worker, length) } else { Fault::FreezeWorker(worker, length) };
+            self.goes_wrong(fault);
+        }
     }
 
     fn goes_wrong(&mut self, fault: Fault) {
@@ -601,6 +627,8 @@ impl<'r> Cluster<'r> {
                     self.after(length, Happening::Thaw { node: false, number, life });
                 }
             }
+            Fault::AtWrite { node, kill, length } => drop(self.node_traps.insert(node, (kill, length))),
+            Fault::AtTask { worker, kill, length } => drop(self.worker_traps.insert(worker, (kill, length))),
             Fault::CutStore(number, length) => {
                 if !std::mem::replace(&mut self.nodes[number].cut, true) {
                     self.after(length, Happening::Mended(number));
@@ -631,6 +659,10 @@ impl<'r> Cluster<'r> {
         }
         if up {
             self.after(length, Happening::Starts { node, number });
+            // Connections of a dead process are reset.
+            for worker in (0..self.shape.workers).filter(|_| node) {
+                self.workers[worker].reset(number);
+            }
         }
     }
 

@@ -17,8 +17,20 @@ pub enum Fault {
     SlowStore(u64),
     /// The wall clock of a scheduler jumps by so many milliseconds.
     Clock(usize, i64),
+    /// SIGSTOP (or `kill -9`) at the worst moment: a write has become durable, and nothing has followed from it yet.
+    AtWrite {
+        node: usize,
+        kill: bool,
+        length: u64,
+    },
     KillWorker(usize, u64),
     FreezeWorker(usize, u64),
+    /// SIGSTOP (or `kill -9`) while a task is on its way to it.
+    AtTask {
+        worker: usize,
+        kill: bool,
+        length: u64,
+    },
     /// A worker and a scheduler cannot reach each other. With `stall` what is sent meanwhile arrives afterwards.
     CutLink {
         worker: usize,
@@ -43,16 +55,20 @@ pub struct Shape {
     pub runs: usize,
     /// Work goes over a bus instead of sessions.
     pub bus: bool,
+    /// Only schedulers and their clocks go wrong: workers and their connections are well.
+    pub gentle: bool,
 }
 
 impl Shape {
     pub fn draw(rng: &mut Rng) -> Self {
+        let bus = rng.percent(35);
         Self {
+            gentle: !bus && rng.percent(25),
+            bus,
             nodes: 2 + rng.below(2),
             workers: 2 + rng.below(3),
             partitions: 1 + rng.below(2),
             runs: 2 + rng.below(4),
-            bus: rng.percent(35),
         }
     }
 }
@@ -82,17 +98,20 @@ fn draw(rng: &mut Rng, shape: Shape) -> Fault {
         1 => rng.next() % 12_000,
         _ => rng.next() % 45_000,
     };
-    match rng.below(24) {
-        0..=1 => Fault::KillNode(node, length),
-        2..=4 => Fault::FreezeNode(node, length),
-        5 => Fault::RestartNode(node, length),
-        6..=7 => Fault::CutStore(node, length),
-        8 => Fault::SlowStore(length),
-        9 => Fault::Clock(node, (rng.next() % 240_000) as i64 - 120_000),
-        10..=11 => Fault::KillWorker(worker, length),
-        12..=14 => Fault::FreezeWorker(worker, length),
-        15..=17 if shape.bus => [Fault::LoseBus(length), Fault::SlowBus(length)][rng.below(2)],
-        15..=17 => Fault::CutLink { worker, node, length, stall: rng.percent(50) },
+    match rng.below(if shape.gentle { 10 } else { 30 }) {
+        0 => Fault::KillNode(node, length),
+        1..=2 => Fault::FreezeNode(node, length),
+        3 => Fault::RestartNode(node, length),
+        4..=6 => Fault::AtWrite { node, kill: rng.percent(30), length },
+        7 => Fault::Clock(node, (rng.next() % 240_000) as i64 - 120_000),
+        8..=9 => Fault::Whim(rng.below(shape.runs)),
+        10..=11 => Fault::CutStore(node, length),
+        12 => Fault::SlowStore(length),
+        13 => Fault::KillWorker(worker, length),
+        14..=16 => Fault::FreezeWorker(worker, length),
+        17..=19 => Fault::AtTask { worker, kill: rng.percent(30), length },
+        20..=24 if shape.bus => [Fault::LoseBus(length), Fault::SlowBus(length)][rng.below(2)],
+        20..=24 => Fault::CutLink { worker, node, length, stall: rng.percent(50) },
         _ => Fault::Whim(rng.below(shape.runs)),
     }
 }

@@ -415,7 +415,7 @@ impl Node {
         let draw = rng.unit();
         let outcome = match prepared.work {
             PreparedWork::Outcome(outcome) => outcome,
-            PreparedWork::Task(_) if prepared.cache.is_some() && rng.percent(20) => {
+            PreparedWork::Task(_) if prepared.cache.is_some() && !reclaim && rng.percent(20) => {
                 let outputs = Arc::new(serde_json::json!({ "text": "kept" }));
                 Outcome::Succeeded { outputs, exit_code: None, stderr: None, usage: None, cached: true }
             }

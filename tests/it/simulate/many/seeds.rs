@@ -49,13 +49,21 @@ fn one(seed: u64) -> Stats {
         if attempt(seed, &project, shape, &fewer, false).is_err() { faults = fewer } else { number += 1 }
     }
     let Err(last) = attempt(seed, &project, shape, &faults, true) else { panic!("seed {seed}: {}", first.words) };
-    let from = last.trace.len().saturating_sub(SHOWN);
+    // Of several runs only the one that is blamed is of interest, and what happened to everybody.
+    let runs: Vec<String> = (0..shape.runs).map(|run| format!("r{run} ")).collect();
+    let blamed = runs.iter().find(|run| last.words.contains(&***run));
+    let of_interest = |line: &&String| {
+        let run = runs.iter().find(|run| line.get(9..).is_some_and(|line| line.starts_with(&***run)));
+        run.is_none() || blamed.is_none() || run == blamed
+    };
+    let trace: Vec<&str> = last.trace.iter().filter(of_interest).map(String::as_str).collect();
+    let from = trace.len().saturating_sub(SHOWN);
     panic!(
         "seed {seed}, {shape:?}: {}\nwith less that goes wrong: {}\nrepeat it with TOL_SEED={seed}\nwhat goes wrong: {faults:?}\n{}\n{}",
         first.words,
         last.words,
         generate::show(&project.sources),
-        last.trace[from..].join("\n")
+        trace[from..].join("\n")
     );
 }
 

@@ -22,7 +22,10 @@ struct HandOut {
 
 /// One run.
 pub struct Truth {
+    run: usize,
     program: Arc<Program>,
+    /// Only schedulers go wrong: what a worker has is never lost.
+    gentle: bool,
     pub lines: Vec<String>,
     pub state: Option<State>,
     watch: Watch,
@@ -36,8 +39,10 @@ pub struct Truth {
 }
 
 impl Truth {
-    pub fn new(program: Arc<Program>) -> Self {
+    pub fn new(run: usize, program: Arc<Program>, gentle: bool) -> Self {
         Self {
+            run,
+            gentle,
             program,
             lines: Vec::new(),
             state: None,
@@ -57,7 +62,8 @@ impl Truth {
 
     /// An event becomes durable.
     pub fn append(&mut self, epoch: u64, line: String) {
-        assert!(epoch >= self.epoch, "I4: epoch {epoch} writes after epoch {}", self.epoch);
+        let run = self.run;
+        assert!(epoch >= self.epoch, "I4: r{run} epoch {epoch} writes after epoch {}", self.epoch);
         self.epoch = epoch;
         let stamped: Stamped = serde_json::from_str(&line).unwrap();
         self.lines.push(line);
@@ -67,13 +73,17 @@ impl Truth {
         let state = self.state.as_mut().expect("a run begins with its acceptance");
         if let Some(input) = stamped.event.to_input() {
             let admitted = admit(state, input, stamped.at);
-            assert_eq!(admitted.as_ref(), Ok(&stamped.event), "I5: an event is written that would not be admitted");
+            assert_eq!(
+                admitted.as_ref(),
+                Ok(&stamped.event),
+                "I5: r{run} an event is written that would not be admitted"
+            );
         }
         match &stamped.event {
             Event::Reported { token, unit, .. } => {
                 let hand_out =
                     self.hand_outs.get_mut(&token.0).unwrap_or_else(|| panic!("{unit} was never handed out"));
-                assert!(!std::mem::replace(&mut hand_out.reported, true), "I3: {unit} is committed twice");
+                assert!(!std::mem::replace(&mut hand_out.reported, true), "I3: r{run} {unit} is committed twice");
             }
             Event::Settled { unit, settlement: Settlement::Retry, .. } => {
                 let key = state.find(unit).unwrap();
@@ -81,6 +91,14 @@ impl Truth {
             }
             Event::CancelRequested { .. } => {
                 self.watch.late_stop |= matches!(state.scopes[0].phase, Phase::Hooks | Phase::Done);
+            }
+            Event::Lost { unit, token, why } => {
+                let begun = self.hand_outs.get(&token.0).map(|hand_out| hand_out.begun.len());
+                assert!(
+                    !self.gentle || begun == Some(0),
+                    "r{run} {unit} {} is lost ({why}), and its worker is well",
+                    token.0
+                );
             }
             Event::Accepted(_)
             | Event::Started { .. }
@@ -91,8 +109,7 @@ impl Truth {
             | Event::Settled { .. }
             | Event::Idle
             | Event::Recovered
-            | Event::Reclaimed
-            | Event::Lost { .. } => {}
+            | Event::Reclaimed => {}
         }
         let effects = apply(state, &stamped);
         let starts = matches!(stamped.event, Event::Started { .. });
@@ -111,23 +128,36 @@ impl Truth {
 
     /// A worker begins a hand-out. `repeats` says that the transport may deliver it twice or late.
     pub fn begin(&mut self, path: &UnitPath, token: u64, once: bool, worker: usize, repeats: bool) {
+        let run = self.run;
         let state = self.state.as_ref().unwrap();
         let hand_out = self.hand_outs.get_mut(&token);
-        let hand_out = hand_out.unwrap_or_else(|| panic!("{path} {token} is in work and its event is not durable"));
+        let hand_out =
+            hand_out.unwrap_or_else(|| panic!("r{run} {path} {token} is in work and its event is not durable"));
         assert_eq!(hand_out.path, *path);
         self.begun += 1;
         let unit = state.unit(hand_out.key).unwrap();
         let succeeded = unit.status == StepStatus::Succeeded;
         self.late += usize::from(unit.status.is_final());
-        assert!(repeats || !succeeded, "I2: worker {worker} begins {path} {token} after its success was recorded");
-        assert!(repeats || hand_out.begun.is_empty(), "{path} {token} is begun by {:?} and {worker}", hand_out.begun);
+        assert!(
+            repeats || !succeeded,
+            "I2: r{run} worker {worker} begins {path} {token} after its success was recorded"
+        );
+        assert!(
+            repeats || hand_out.begun.is_empty(),
+            "r{run} {path} {token} is begun by {:?} and {worker}",
+            hand_out.begun
+        );
         if once {
-            assert!(unit.start_recorded || unit.token != token, "{path} {token} begins without a record of it");
-            assert!(hand_out.begun.is_empty(), "once: {path} {token} is begun by {:?} and {worker}", hand_out.begun);
+            assert!(unit.start_recorded || unit.token != token, "r{run} {path} {token} begins without a record of it");
+            assert!(
+                hand_out.begun.is_empty(),
+                "once: r{run} {path} {token} is begun by {:?} and {worker}",
+                hand_out.begun
+            );
             let attempts = self.once.entry((hand_out.key, hand_out.fallback)).or_default();
             attempts.insert(hand_out.attempt);
             let allowed = 1 + self.watch.let_again.get(&hand_out.key).copied().unwrap_or(0);
-            assert!(attempts.len() <= allowed, "once: {path} is begun in attempts {attempts:?}");
+            assert!(attempts.len() <= allowed, "once: r{run} {path} is begun in attempts {attempts:?}");
         }
         hand_out.begun.push(worker);
     }

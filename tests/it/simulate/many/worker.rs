@@ -17,7 +17,6 @@ const SILENCE: u64 = 12_000;
 #[derive(Clone, Copy, Debug, Default)]
 struct Link {
     number: u64,
-    joined_at: u64,
     /// When the newest message was sent that the scheduler has seen: what comes now was sent after that.
     seen: Option<u64>,
 }
@@ -102,9 +101,9 @@ impl Worker {
         } else {
             for node in 0..self.links.len() {
                 let link = &mut self.links[node];
-                let heard = link.seen.unwrap_or(link.joined_at);
-                if link.number == 0 || now >= heard + SILENCE {
-                    *link = Link { number: link.number + 1, joined_at: now, seen: None };
+                let silent = link.seen.is_none_or(|seen| now >= seen + SILENCE);
+                if silent {
+                    *link = Link { number: link.number + 1, seen: None };
                     let (queues, concurrency, leases) = (self.queues.clone(), self.concurrency, leases.clone());
                     let what = FromWorker::Join { queues, concurrency, leases, asked: now };
                     self.sent.push(Sent::Session { node, link: self.links[node].number, what });
@@ -117,6 +116,11 @@ impl Worker {
         for (key, outcome) in self.kept.clone() {
             self.report(key, outcome);
         }
+    }
+
+    /// The connection to a scheduler is reset.
+    pub fn reset(&mut self, node: usize) {
+        self.links[node] = Link { number: self.links[node].number + 1, seen: None };
     }
 
     fn report(&mut self, key: LeaseKey, outcome: Outcome) {

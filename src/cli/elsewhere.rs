@@ -1,0 +1,125 @@
+//! Runs in the foreground whose steps go over the wire: a gateway on this machine, and one worker process of it.
+//!
+//! It is for trying out how a file behaves with workers. What is sent, leased, reported and recorded is the same as
+//! with workers on other machines.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use super::exit::Failure;
+use crate::dispatch::{Hub, LogSink, LogStream, Report, Terms, WorkerLine};
+use crate::gateway::{Gateway, GatewayConfig, Tokens};
+use crate::handler::LogLine;
+use crate::handler::process::Stream;
+
+/// Where the steps of a foreground run are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DispatchMode {
+    /// In this process
+    #[default]
+    Local,
+    /// In a worker process, over gRPC
+    Grpc,
+}
+
+/// How many tasks the worker process takes at once: `max_parallel` of a run is what bounds it.
+const CONCURRENCY: &str = "1024";
+/// How much of what the worker process said is told when it ends too early.
+const LAST_WORDS_BYTES: usize = 2000;
+
+/// A hub with a worker process of its own. The process ends when this is dropped, because its input ends.
+pub struct Elsewhere {
+    child: Child,
+    hub: Arc<Hub>,
+}
+
+impl Elsewhere {
+    /// A hub without a worker yet.
+    pub fn hub(reports: mpsc::UnboundedSender<Report>) -> Arc<Hub> {
+        Hub::start(Terms::default(), reports, None, false)
+    }
+
+    /// Serves a hub and starts its worker.
+    ///
+    /// # Errors
+    /// If no port can be had or the program cannot be started again.
+    pub async fn start(
+        hub: Arc<Hub>,
+        state_dir: &Path,
+        environment: &BTreeMap<String, String>,
+        live: Option<mpsc::Sender<LogLine>>,
+    ) -> Result<Self, Failure> {
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        let config = GatewayConfig { port: 0, tokens: Tokens::new(None, Some(&token)), ..GatewayConfig::default() };
+        let failed = |error: crate::gateway::GatewayError| Failure::failed(error.to_string());
+        let gateway = Gateway::new(config, hub.clone(), Arc::new(Shown(live)), None);
+        let listener = gateway.listen().await.map_err(failed)?;
+        let address = listener.local_addr()?;
+        tokio::spawn(gateway.serve(listener, std::future::pending()));
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["worker", "--until-stdin-ends", "--gateway"]).arg(address.to_string());
+        command.args(["--queue", "*", "--capability", "*", "--concurrency", CONCURRENCY]);
+        // It keeps logs and artifacts where this process would have kept them.
+        command.arg("--state-dir").arg(state_dir);
+        let settings = ["TOL_TOKEN", "TOL_GATEWAY", "TOL_WORKER_ROOT", "TOL_WORKER_NAME", "TOL_TLS", "TOL_TLS_CA"];
+        command.env_clear().envs(environment.iter().filter(|(name, _)| !settings.contains(&name.as_str())));
+        command.env("TOL_WORKER_TOKEN", token);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A Ctrl-C is for this process: it cancels the run, and the worker is still needed for that.
+        command.process_group(0);
+        let child = command.spawn().map_err(|error| Failure::failed(format!("the worker does not start: {error}")))?;
+        Ok(Self { child, hub })
+    }
+
+    /// Waits for the end of the worker, which comes too early while a run goes on; gives what it said.
+    pub async fn ended(&mut self) -> Failure {
+        let mut said = Vec::new();
+        if let Some(stderr) = self.child.stderr.as_mut() {
+            let _ = stderr.read_to_end(&mut said).await;
+        }
+        let status = self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let said = String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_WORDS_BYTES)..]).into_owned();
+        let open = self.hub.in_work();
+        Failure::failed(format!("the worker has ended with {open} steps in work ({status})\n{}", said.trim_end()))
+    }
+
+    /// Lets the worker end, which has nothing more to do.
+    pub async fn end(mut self) {
+        drop(self.child.stdin.take());
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.child.wait()).await;
+    }
+}
+
+/// Shows the lines that workers send; the worker on this machine has kept them already.
+struct Shown(Option<mpsc::Sender<LogLine>>);
+
+impl LogSink for Shown {
+    fn write(&self, _worker: &str, lines: &[WorkerLine]) {
+        let Some(live) = &self.0 else { return };
+        for line in lines {
+            let stream = match line.stream {
+                LogStream::Out => Stream::Out,
+                LogStream::Err => Stream::Err,
+                LogStream::Note => continue,
+            };
+            let line = LogLine {
+                run: line.key.run.clone(),
+                unit: line.key.unit.clone(),
+                attempt: line.attempt,
+                stream,
+                text: line.text.clone(),
+                token: line.key.token,
+                at: crate::time::Timestamp(line.at_ms),
+            };
+            // More than can be shown is dropped from the screen, not from the log.
+            let _ = live.try_send(line);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The same commands on the runs of a server: `--server ADDRESS`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status};
+
+use super::args::{
+    ApproveArgs, ListArgs, LogsArgs, RemoteArgs, RunArgs, RunRef, Settle, ShowArgs, StateArgs, TextFormat,
+};
+use super::context::{Context, user};
+use super::exit::{DONE, Failure};
+use super::print::{out, out_text};
+use super::{params, runs};
+use crate::proto::v1::runs_client::RunsClient;
+use crate::proto::v1::steer_request::Command;
+use crate::proto::{MAX_MESSAGE_BYTES, v1};
+use crate::server::Token;
+
+/// How long a server may take to answer the first knock.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A connection on which nothing comes for so long is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+
+/// Shows the token with every call.
+#[derive(Clone)]
+pub struct Shows(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Shows {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            request.metadata_mut().insert("authorization", header.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A client of the runs service.
+pub type Client = RunsClient<InterceptedService<Channel, Shows>>;
+
+/// A server elsewhere.
+pub struct Remote {
+    pub runtime: tokio::runtime::Runtime,
+    client: Client,
+    address: String,
+    has_token: bool,
+}
+
+impl Remote {
+    /// The server that the arguments name; none if the runs are here. Nothing is sent yet.
+    pub fn of(arguments: &RemoteArgs, state: &StateArgs) -> Result<Option<Self>, Failure> {
+        let Some(address) = arguments.server.as_deref().filter(|address| !address.is_empty()) else {
+            return Ok(None);
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let token = token(state)?;
+        let endpoint = endpoint(address, arguments)?;
+        let _inside = runtime.enter();
+        let mut header: Option<MetadataValue<Ascii>> = token.as_ref().and_then(|token| token.header().parse().ok());
+        if let Some(header) = &mut header {
+            header.set_sensitive(true);
+        }
+        let has_token = header.is_some();
+        let client = RunsClient::with_interceptor(endpoint.connect_lazy(), Shows(header))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        drop(_inside);
+        Ok(Some(Self { runtime, client, address: address.to_owned(), has_token }))
+    }
+
+    /// Another handle to the same connection.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Words and an exit code for what a server answered, or for its silence.
+    pub fn failure(&self, status: &Status) -> Failure {
+        let said = status.message();
+        match status.code() {
+            Code::InvalidArgument => Failure::invalid(said),
+            Code::Unauthenticated if !self.has_token => Failure::failed(format!(
+                "{} wants a token: set TOL_TOKEN to what stands in the file `token` of the server's state folder",
+                self.address
+            )),
+            Code::Unauthenticated => Failure::failed(format!("{}: {said}; TOL_TOKEN is not its token", self.address)),
+            Code::Unavailable if is_transport(status) => Failure::failed(format!(
+                "{} cannot be reached ({}); is `tol serve` running there, and is this its address?",
+                self.address,
+                cause_of(status)
+            )),
+            Code::Unavailable => Failure::failed(format!("{}: {said}", self.address)),
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::DataLoss => Failure::failed(said),
+        }
+    }
+
+    fn call<T>(&self, call: impl AsyncFnOnce(Client) -> Result<T, Status>) -> Result<T, Failure> {
+        self.runtime.block_on(call(self.client())).map_err(|status| self.failure(&status))
+    }
+
+    /// `tol run --server`: starts the run and gives its id.
+    pub fn submit(&self, arguments: &RunArgs) -> Result<String, Failure> {
+        let given = match &arguments.params_file {
+            Some(file) => Value::Object(params::read_file(file)?).to_string(),
+            None => String::new(),
+        };
+        let given = without(&given, &arguments.params);
+        let request = v1::SubmitRequest {
+            pipeline: arguments.file.to_string_lossy().into_owned(),
+            params_json: given,
+            param_texts: arguments.params.clone(),
+            profile: arguments.env.clone(),
+            max_parallel: arguments.max_parallel,
+            idempotency_key: arguments.idempotency_key.clone().unwrap_or_default(),
+        };
+        let answer = self.runtime.block_on(self.client().submit(request)).map_err(|status| match status.code() {
+            // As a file that is not there.
+            Code::NotFound => Failure::invalid(status.message()),
+            _ => self.failure(&status),
+        })?;
+        Ok(answer.into_inner().run_id)
+    }
+
+    /// `tol runs list --server`.
+    pub fn list(&self, arguments: &ListArgs) -> Result<u8, Failure> {
+        let request = v1::ListRequest {
+            status: arguments.status.clone().unwrap_or_default(),
+            pipeline: arguments.pipeline.clone().unwrap_or_default(),
+            limit: u32::try_from(arguments.limit).unwrap_or(u32::MAX),
+        };
+        let answer = self.call(async |mut client| client.list(request).await)?;
+        let rows: Vec<Value> = serde_json::from_str(&answer.into_inner().runs_json)
+            .map_err(|error| Failure::failed(format!("{} sent what cannot be read: {error}", self.address)))?;
+        runs::print_list(&rows, arguments.format);
+        Ok(DONE)
+    }
+
+    /// `tol runs show --server`.
+    pub fn show(&self, arguments: &ShowArgs) -> Result<u8, Failure> {
+        let request = v1::GetRequest { run: arguments.run.clone(), history: arguments.history };
+        let run = self.call(async |mut client| client.get(request).await)?.into_inner();
+        match arguments.format {
+            _ if arguments.history => out_text!("{}", run.history),
+            TextFormat::Json => out!("{}", run.run_json),
+            TextFormat::Text => out_text!("{}", run.text),
+        }
+        Ok(DONE)
+    }
+
+    /// `tol runs logs --server`.
+    pub fn logs(&self, arguments: &LogsArgs) -> Result<u8, Failure> {
+        let request = v1::LogsRequest { run: arguments.run.clone(), step: arguments.step.clone().unwrap_or_default() };
+        let is_empty = self.call(async |mut client| {
+            let mut chunks = client.logs(request).await?.into_inner();
+            let mut is_empty = true;
+            while let Some(chunk) = chunks.message().await? {
+                is_empty = false;
+                out_text!("{}", chunk.text);
+            }
+            Ok(is_empty)
+        })?;
+        if let Some(step) = arguments.step.as_deref().filter(|_| is_empty) {
+            super::print::err!("{step} printed nothing");
+        }
+        Ok(DONE)
+    }
+
+    /// `tol runs cancel --server`.
+    pub fn cancel(&self, arguments: &RunRef) -> Result<u8, Failure> {
+        let run = self.steer(&arguments.run, None, Command::Cancel(v1::Cancel {}))?.run_id;
+        out!("{run}: cancelling");
+        Ok(DONE)
+    }
+
+    /// `tol runs pause --server` and `tol runs resume --server`.
+    pub fn pause(&self, arguments: &RunRef, on: bool) -> Result<u8, Failure> {
+        let command = if on { Command::Pause(v1::Pause {}) } else { Command::Unpause(v1::Unpause {}) };
+        let run = self.steer(&arguments.run, None, command)?.run_id;
+        out!("{run}: {}", if on { "paused; `tol runs resume` lifts it" } else { "goes on" });
+        Ok(DONE)
+    }
+
+    /// `tol approve --server`.
+    pub fn approve(&self, arguments: &ApproveArgs) -> Result<u8, Failure> {
+        let step = arguments.step.clone();
+        let (command, done) = match arguments.settle {
+            Some(settle) => {
+                let outcome = match settle {
+                    Settle::Succeeded => "succeeded",
+                    Settle::Failed => "failed",
+                    Settle::Retry => "retry",
+                };
+                (Command::Settle(v1::Settle { step, outcome: outcome.to_owned() }), "settled")
+            }
+            None => {
+                let comment = arguments.comment.clone();
+                let done = if arguments.reject { "rejected" } else { "approved" };
+                (Command::Decide(v1::Decide { step, approve: !arguments.reject, comment }), done)
+            }
+        };
+        let reply = self.steer(&arguments.run, arguments.by.as_deref(), command)?;
+        let done = if reply.same { "that was decided already; nothing changes" } else { done };
+        out!("{}: {done}", arguments.step);
+        Ok(DONE)
+    }
+
+    fn steer(&self, run: &str, by: Option<&str>, command: Command) -> Result<v1::SteerResponse, Failure> {
+        let request = v1::SteerRequest { run: run.to_owned(), by: user(by), command: Some(command) };
+        Ok(self.call(async |mut client| client.steer(request).await)?.into_inner())
+    }
+}
+
+/// A JSON object without the parameters that texts name, too: those win, as they do without a server.
+fn without(given: &str, texts: &[String]) -> String {
+    let Ok(Value::Object(mut given)) = serde_json::from_str(given) else { return String::new() };
+    given.retain(|name, _| texts.iter().all(|text| text.split_once('=').is_none_or(|(named, _)| named != name)));
+    Value::Object(given).to_string()
+}
+
+/// The token of the environment, else that of the state folder around here: a server on this machine has put it there.
+fn token(state: &StateArgs) -> Result<Option<Token>, Failure> {
+    let invalid = |error: crate::server::TokenError| Failure::invalid(error.to_string());
+    match std::env::var("TOL_TOKEN").ok().filter(|token| !token.is_empty()) {
+        Some(token) => Token::new(&token, "TOL_TOKEN").map(Some).map_err(invalid),
+        None => Token::read(&Context::around(None, state)?.state_dir).map_err(invalid),
+    }
+}
+
+fn endpoint(address: &str, arguments: &RemoteArgs) -> Result<Endpoint, Failure> {
+    let wants_tls = arguments.tls_ca.is_some() || arguments.client_cert.is_some();
+    let url = match address.split_once("://") {
+        Some(_) => address.to_owned(),
+        None => format!("{}://{address}", if wants_tls { "https" } else { "http" }),
+    };
+    let unfit =
+        |why: String| Failure::invalid(format!("--server {address}: {why}; write HOST:PORT or https://HOST:PORT"));
+    let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| unfit(error.to_string()))?;
+    let host = endpoint.uri().host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    if host.is_empty() {
+        return Err(unfit("it names no host".to_owned()));
+    }
+    let endpoint =
+        endpoint.connect_timeout(CONNECT).http2_keep_alive_interval(KEEPALIVE).keep_alive_timeout(KEEPALIVE_ANSWER);
+    if !url.starts_with("https://") {
+        let is_here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        if wants_tls {
+            return Err(unfit("certificates are for https".to_owned()));
+        }
+        return if is_here {
+            Ok(endpoint)
+        } else {
+            Err(unfit(format!("the token would go to {host} in the clear; a server for other machines has TLS")))
+        };
+    }
+    let mut tls = ClientTlsConfig::new();
+    tls = match &arguments.tls_ca {
+        Some(file) => tls.ca_certificate(Certificate::from_pem(read(file)?)),
+        None => tls.with_native_roots(),
+    };
+    if let (Some(certificate), Some(key)) = (&arguments.client_cert, &arguments.client_key) {
+        tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    endpoint.tls_config(tls).map_err(|error| unfit(format!("the certificates cannot be used: {error}")))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))
+}
+
+/// True if no server has spoken.
+pub fn is_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// The innermost reason: the outer ones only say that something went wrong.
+fn cause_of(status: &Status) -> String {
+    let mut cause: &dyn std::error::Error = status;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

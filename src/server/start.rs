@@ -1,0 +1,349 @@
+//! A server from its start to its end: it listens, serves the folder, takes up what was left, drives runs, and drains.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::{Hub, Joining, LocalSession, Stop, Terms};
+use crate::gateway::{Gateway, GatewayConfig, Readiness};
+use crate::handler::{LogFolder, WorkerContext};
+use crate::id::RunId;
+use crate::journal::Journal;
+use crate::proto::MAX_MESSAGE_BYTES;
+use crate::proto::v1::runs_server::RunsServer;
+use crate::runtime::{Engine, EngineConfig, RuntimeError, SystemClock};
+use crate::scheduler::Input;
+use crate::server::core::{Core, Say};
+use crate::server::error::ServerError;
+use crate::server::hall::Hall;
+use crate::server::retention::Retention;
+use crate::server::service::RunsService;
+use crate::server::sink::Sink;
+use crate::task::DEFAULT_QUEUE;
+use crate::watch::{self, Change, Served};
+use crate::worker::Worker;
+
+/// How many actions the server's own worker runs at once if the settings do not say.
+const LOCAL_CONCURRENCY: u32 = 8;
+/// Lines of the local worker that wait for watchers; more are dropped from the screen (never from the log).
+const LIVE_LINES: usize = 4096;
+/// How often finished runs are looked at for what need not be kept.
+const RETENTION_EVERY: Duration = Duration::from_secs(600);
+/// How often it is looked at whether the server's own steps have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Whether the server itself does the work of the queue `default`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalWorker {
+    /// As many actions at once as the settings say.
+    On,
+    Off,
+}
+
+/// How a server is set up.
+pub struct ServerConfig {
+    /// The folder that is served.
+    pub folder: PathBuf,
+    /// The project's folder, as runs are told it.
+    pub root: PathBuf,
+    pub state_dir: PathBuf,
+    pub journal: Arc<dyn Journal>,
+    pub environment: BTreeMap<String, String>,
+    pub gateway: GatewayConfig,
+    pub local_worker: LocalWorker,
+    /// How long the server's own steps may take to end when it drains.
+    pub grace: Duration,
+    pub watch: watch::Options,
+    pub say: Say,
+}
+
+/// What a server is asked to do from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signalled {
+    /// Read the files again.
+    Reload,
+    /// Drain, then end. A second one does not wait for steps.
+    End,
+}
+
+/// A server that listens.
+pub struct Server {
+    core: Arc<Core>,
+    hub: Arc<Hub>,
+    engine_task: JoinHandle<Result<(), RuntimeError>>,
+    gateway: JoinHandle<Result<(), crate::gateway::GatewayError>>,
+    readiness: Readiness,
+    address: SocketAddr,
+    local: Option<LocalSession>,
+    changed: Arc<Notify>,
+    /// Closes the gateway.
+    ending: CancellationToken,
+    grace: Duration,
+}
+
+impl Server {
+    /// Listens, and takes up what an earlier process left. Calls are answered from the beginning; runs are taken in
+    /// when all is there.
+    ///
+    /// # Errors
+    /// If the address cannot be had or must not be, or the journal cannot be read.
+    pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        let ServerConfig { folder, root, state_dir, journal, environment, gateway, local_worker, grace, watch, say } =
+            config;
+        let hall = Arc::new(Hall::default());
+        let mut hub = None;
+        let engine_config = EngineConfig {
+            journal: journal.clone(),
+            clock: Arc::new(SystemClock),
+            root: Arc::from(root.to_string_lossy()),
+            takes_commands: true,
+        };
+        let (engine, engine_task) = Engine::start(engine_config, |reports| {
+            let started = Hub::start(Terms::default(), reports, None, true);
+            hub = Some(started.clone());
+            started
+        });
+        let hub = hub.ok_or(ServerError::Fault)?;
+        let core =
+            Arc::new(Core::new(journal, engine, hall.clone(), state_dir.clone(), environment.clone(), say.clone()));
+        let ending = CancellationToken::new();
+        let sink = Arc::new(Sink { folder: LogFolder::new(state_dir.clone()), hall: hall.clone() });
+        let service = RunsServer::new(RunsService { core: core.clone(), ending: ending.clone() })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let gateway = Gateway::new(gateway, hub.clone(), sink, None).with_service(service);
+        let readiness = gateway.readiness();
+        let listener: TcpListener = gateway.listen().await?;
+        let address =
+            listener.local_addr().map_err(|error| ServerError::Io { what: "the listener".to_owned(), error })?;
+        let end = ending.clone();
+        let gateway = tokio::spawn(gateway.serve(listener, async move { end.cancelled().await }));
+        let mut server = Self {
+            core,
+            hub,
+            engine_task,
+            gateway,
+            readiness,
+            address,
+            local: None,
+            changed: Arc::new(Notify::new()),
+            ending,
+            grace,
+        };
+        server.serve_folder(folder, watch).await?;
+        if local_worker == LocalWorker::On {
+            server.start_local_worker(&hall, environment);
+        }
+        server.recover();
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it takes runs in.
+    ///
+    /// # Errors
+    /// What it waits for.
+    pub fn ready(&self) -> Result<(), String> {
+        self.core.ready()
+    }
+
+    async fn serve_folder(&self, folder: PathBuf, options: watch::Options) -> Result<(), ServerError> {
+        let (say, changed) = (self.core.say.clone(), self.changed.clone());
+        let shown = folder.display().to_string();
+        let tell = move |change: Change| {
+            say(&words_of(&change, &shown));
+            changed.notify_one();
+        };
+        let started = tokio::task::spawn_blocking(move || Served::start(&folder, options, tell)).await;
+        let served = started
+            .map_err(|_| ServerError::Fault)?
+            .map_err(|error| ServerError::Io { what: "the served folder cannot be watched".to_owned(), error })?;
+        // It is set here alone.
+        let _ = self.core.served.set(served);
+        Ok(())
+    }
+
+    fn start_local_worker(&mut self, hall: &Arc<Hall>, environment: BTreeMap<String, String>) {
+        let (lines, mut live) = mpsc::channel(LIVE_LINES);
+        let hall = hall.clone();
+        tokio::spawn(async move {
+            while let Some(line) = live.recv().await {
+                hall.log(line);
+            }
+        });
+        let context = WorkerContext::new(&self.core.state_dir, environment, Some(lines));
+        let set = self.core.served.get().and_then(Served::set);
+        let concurrency = set.and_then(|set| set.settings.engine.workers).unwrap_or(LOCAL_CONCURRENCY);
+        let joining = Joining {
+            worker: Arc::from(format!("local-{}", std::process::id())),
+            queues: BTreeSet::from([DEFAULT_QUEUE.to_owned()]),
+            capabilities: BTreeSet::new(),
+            concurrency,
+            leases: Vec::new(),
+            local: true,
+        };
+        self.local = Some(LocalSession::start(&self.hub, joining, Arc::new(Worker::new(Arc::new(context)))));
+    }
+
+    /// Takes up what was left, beside everything else.
+    fn recover(&self) {
+        let (core, changed) = (self.core.clone(), self.changed.clone());
+        tokio::task::spawn_blocking(move || {
+            match core.recover() {
+                Ok(0) => {}
+                Ok(1) => (core.say)("1 run is taken up where its process left it"),
+                Ok(count) => (core.say)(&format!("{count} runs are taken up where their process left them")),
+                Err(error) => (core.say)(&format!("the runs of the last process cannot be taken up: {error}")),
+            }
+            core.recovered.store(true, Ordering::Release);
+            changed.notify_one();
+        });
+    }
+
+    /// Serves until it is asked to end; then drains.
+    ///
+    /// # Errors
+    /// If the journal or the listener fails. What was recorded before stays.
+    pub async fn run(mut self, mut signals: mpsc::Receiver<Signalled>) -> Result<(), ServerError> {
+        let mut retention = tokio::time::interval(RETENTION_EVERY);
+        let failure = loop {
+            tokio::select! {
+                signal = signals.recv() => match signal {
+                    Some(Signalled::Reload) => {
+                        if let Some(served) = self.core.served.get() {
+                            served.reload();
+                        }
+                    }
+                    Some(Signalled::End) | None => break None,
+                },
+                () = self.changed.notified() => {
+                    self.readiness.set(self.core.ready().is_ok()).await;
+                }
+                _ = retention.tick() => self.enforce_retention(),
+                ended = &mut self.engine_task => break Some(match ended {
+                    Ok(Err(error)) => ServerError::Runtime(error),
+                    Ok(Ok(())) | Err(_) => ServerError::Fault,
+                }),
+                ended = &mut self.gateway => break Some(match ended {
+                    Ok(Err(error)) => ServerError::Gateway(error),
+                    Ok(Ok(())) | Err(_) => ServerError::Fault,
+                }),
+            }
+        };
+        self.core.draining.store(true, Ordering::Release);
+        self.readiness.set(false).await;
+        self.hub.drain_all();
+        if failure.is_none() {
+            self.drain(&mut signals).await;
+        }
+        self.end().await;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Waits for the steps that this process does itself.
+    async fn drain(&self, signals: &mut mpsc::Receiver<Signalled>) {
+        let started = Instant::now();
+        let running = || self.local.as_ref().map_or(0, LocalSession::running_count);
+        if running() > 0 {
+            let seconds = self.grace.as_secs();
+            (self.core.say)(&format!("draining: {} steps have {seconds} s to end; nothing new is begun", running()));
+        }
+        while running() > 0 && started.elapsed() < self.grace {
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN_LOOK) => {}
+                signal = signals.recv() => match signal {
+                    Some(Signalled::Reload) => {}
+                    Some(Signalled::End) | None => break,
+                },
+            }
+        }
+        self.settle().await;
+        let left = running();
+        if left > 0 {
+            (self.core.say)(&format!("{left} steps are stopped; a new server begins them again"));
+            // First the runs are let go, so that the stopped steps do not count as ended.
+            for run in self.core.hall.driven() {
+                self.core.engine.lose(&run);
+            }
+            self.settle().await;
+            if let Some(local) = &self.local {
+                local.stop_all(Stop::Now);
+            }
+        }
+    }
+
+    /// Waits until what was reported is with the journal.
+    async fn settle(&self) {
+        for _ in 0..3 {
+            tokio::time::sleep(DRAIN_LOOK).await;
+            // The loop answers when it has been through everything that came before.
+            let _ = self.core.engine.input(&RunId::new(""), Input::Time).await;
+        }
+    }
+
+    async fn end(self) {
+        self.ending.cancel();
+        let (core, gateway) = (self.core, self.gateway);
+        if !gateway.is_finished() {
+            let _ = gateway.await;
+        }
+        let left = core.hall.driven().len();
+        let journal = core.journal.clone();
+        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        let runs = match left {
+            0 => String::new(),
+            1 => "; 1 run goes on when a server starts again".to_owned(),
+            left => format!("; {left} runs go on when a server starts again"),
+        };
+        (core.say)(&format!("ended{runs}"));
+    }
+
+    fn enforce_retention(&self) {
+        let Some(set) = self.core.served.get().and_then(Served::set) else { return };
+        let retention = Retention::of(&set.settings);
+        let core = self.core.clone();
+        tokio::task::spawn_blocking(move || {
+            match retention.enforce(&*core.journal, &core.state_dir, core.now(), false) {
+                Ok(removed) => {
+                    for (place, reason) in removed.left {
+                        (core.say)(&format!("{}: {reason}", place.display()));
+                    }
+                    match removed.runs.len() {
+                        0 => {}
+                        count => (core.say)(&format!("{count} ended runs are not kept any longer")),
+                    }
+                }
+                Err(error) => (core.say)(&format!("old runs cannot be removed: {error}")),
+            }
+        });
+    }
+}
+
+fn words_of(change: &Change, folder: &str) -> String {
+    match change {
+        Change::Live(set) => {
+            let plural = if set.len() == 1 { "" } else { "s" };
+            let version = if set.number == 1 { "serving" } else { "reloaded:" };
+            let warnings = set.warnings.text(false);
+            format!("{warnings}{version} {} pipeline{plural} of {folder}", set.len())
+        }
+        Change::Refused(problems) => {
+            let text = problems.text(false);
+            format!("{text}not reloaded: there are errors in {folder}; what was live before stays")
+        }
+        Change::Same => format!("nothing has changed in {folder}"),
+        Change::Polling(why) => format!("{folder} is read at intervals, because changes are not told: {why}"),
+    }
+}
