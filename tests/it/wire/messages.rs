@@ -238,7 +238,7 @@ fn others() -> Vec<(&'static str, v1::Envelope)> {
 /// What a reader of today makes of a newer writer's message.
 #[derive(Debug)]
 pub enum Reading {
-    As(v1::Envelope),
+    As(Box<v1::Envelope>),
     /// The code of the error and a part of its words, in protobuf and in JSON.
     Refused(&'static str, [&'static str; 2]),
 }
@@ -283,7 +283,7 @@ pub fn newer() -> Vec<Newer> {
         Newer {
             name: "newer-minor",
             bytes: changed(&event, |_| minor.encode_to_vec(), |json| json["version"] = json!("1.7.0")),
-            reading: Reading::As(minor.clone()),
+            reading: Reading::As(Box::new(minor.clone())),
         },
         Newer {
             name: "newer-payload-response",
@@ -294,7 +294,7 @@ pub fn newer() -> Vec<Newer> {
                     json["payload"] = json!({ "later": { "x": 1 } });
                 },
             ),
-            reading: Reading::As(none.clone()),
+            reading: Reading::As(Box::new(none.clone())),
         },
         Newer {
             name: "newer-payload-event",
@@ -338,7 +338,7 @@ fn newer_fields(command: &v1::Envelope) -> Newer {
         json["payload"]["task"]["place"]["zone"] = json!("z");
         json["payload"]["task"]["work"]["nice"] = json!(5);
     });
-    Newer { name: "newer-fields", bytes, reading: Reading::As(command.clone()) }
+    Newer { name: "newer-fields", bytes, reading: Reading::As(Box::new(command.clone())) }
 }
 
 /// Names and numbers that there are not: a priority, a stream, a type, a verdict, a work, a version.
@@ -359,7 +359,7 @@ fn newer_names(command: &v1::Envelope, event: &v1::Envelope, receipt: &v1::Envel
         Newer {
             name: "newer-priority",
             bytes: changed(event, as_number(|event| event.priority = 9), |json| json["priority"] = json!("utmost")),
-            reading: Reading::As(v1::Envelope { priority: 0, ..event.clone() }),
+            reading: Reading::As(Box::new(v1::Envelope { priority: 0, ..event.clone() })),
         },
         Newer {
             name: "newer-stream",
@@ -370,7 +370,7 @@ fn newer_names(command: &v1::Envelope, event: &v1::Envelope, receipt: &v1::Envel
                     json["payload"]["log"][0]["stream"] = json!("trace");
                 },
             ),
-            reading: Reading::As(log(0)),
+            reading: Reading::As(Box::new(log(0))),
         },
         Newer {
             name: "newer-type",

@@ -67,7 +67,7 @@ fn stored_messages_of_newer_writers_are_read_or_refused() {
         for (index, (form, ending)) in FORMS.into_iter().enumerate() {
             let name = format!("{}.{ending}", message.name);
             match (take(&stored(message.name, ending), form), &message.reading) {
-                (Ok(read), Reading::As(meant)) => assert_eq!(read, *meant, "{name}"),
+                (Ok(read), Reading::As(meant)) => assert_eq!(read, **meant, "{name}"),
                 (Err(error), Reading::Refused(code, words)) => {
                     assert!(error.code() == *code && error.to_string().contains(words[index]), "{name}: {error}");
                 }
