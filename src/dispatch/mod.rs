@@ -5,15 +5,18 @@
 //! them out among workers in this process, on other machines and behind a bus. How a task is done is not known here:
 //! that is what a [`Perform`] is for.
 
+mod bus_message;
 mod hub;
 mod in_process;
+pub mod kafka;
 mod ledger;
 mod log;
 mod remembered;
 mod stop;
 mod wire;
 
-pub use hub::{BusMessage, Hub, LocalSession, ToSession};
+pub use bus_message::BusMessage;
+pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
 pub use ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
 pub use log::{LogSink, LogStream, WorkerLine};

@@ -17,13 +17,13 @@ mod topics;
 mod wire;
 
 pub use admin::{Admin, TopicDifference};
-pub use bus::{Bus, BusCounters, BusOptions};
+pub use bus::{Bus, BusCounters, BusOptions, Parcels};
 pub use check::{Finding, Level, check};
 pub use consumer::{Consumer, From, Lag, Received, Subscription};
 pub use context::Watch;
 pub use error::KafkaError;
-pub use offsets::Offsets;
+pub use offsets::{Offsets, Place};
 pub use producer::{Producer, Record, Sent};
 pub use settings::{Compression, KafkaSettings, Mechanism, Protocol};
 pub use topics::{Topic, TopicSpec, Topics};
-pub use wire::{CONTENT_TYPE, Form, decode, encode};
+pub use wire::{CONTENT_TYPE, HEADERS, decode, encode, error_report, header, now};
