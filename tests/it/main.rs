@@ -21,3 +21,4 @@ mod state_table;
 mod support;
 mod sync;
 mod tidy;
+mod wire;

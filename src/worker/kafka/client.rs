@@ -8,7 +8,7 @@ use crate::dispatch::kafka::{
     CONTENT_TYPE, HEADERS, KafkaError, Producer, Received, Record, Sent, Topic, Topics, encode, error_report, header,
     now,
 };
-use crate::proto::{self, v1};
+use crate::proto::{self, Form, v1};
 use crate::task::{Failure, Outcome};
 
 /// Writes what one worker has to say.
@@ -49,7 +49,7 @@ impl Client {
         let bytes = |outcome: v1::Outcome| {
             encode(&proto::outcome(header(&self.name, None), command.to_owned(), key.into(), outcome))
         };
-        let packed = offload_outcome(outcome, self.store.as_deref(), INLINE_LIMIT)
+        let packed = offload_outcome(outcome, self.store.as_deref(), Form::Protobuf, INLINE_LIMIT)
             .map_err(|error| error.to_string())
             .and_then(|outcome| bytes(outcome).map_err(|error| error.to_string()));
         // A failure of these words fits in any message; were it not so, the scheduler would see a lost worker.
