@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use super::args::StateArgs;
 use super::exit::Failure;
-use crate::journal::{FaultHook, Journal, OpenMode, Options, RunRow, SqliteJournal};
+use crate::database::DatabaseUrl;
+use crate::journal::{
+    FaultHook, Journal, JournalError, OpenMode, Options, PostgresJournal, PostgresOptions, RunRow, SqliteJournal,
+};
 use crate::project::{FolderSources, find_root};
 use crate::server::find_run;
 
@@ -66,18 +69,41 @@ impl Context {
 
     /// The journal, to write in.
     pub fn journal(&self) -> Result<Arc<dyn Journal>, Failure> {
-        let options = Options {
-            fault: super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>),
-            ..Options::default()
-        };
+        if let Some(journal) = self.shared_journal()? {
+            return Ok(Arc::new(journal));
+        }
+        let fault = fault();
+        let options = Options { fault, ..Options::default() };
         Ok(Arc::new(SqliteJournal::open_with(&self.state_dir, OpenMode::ReadWrite, options)?))
+    }
+
+    /// The journal in the database that DATABASE_URL names, to write in; none if it names none.
+    pub fn shared_journal(&self) -> Result<Option<PostgresJournal>, Failure> {
+        Ok(self.open_shared(OpenMode::ReadWrite)?.transpose()?)
+    }
+
+    fn open_shared(&self, mode: OpenMode) -> Result<Option<Result<PostgresJournal, JournalError>>, Failure> {
+        let given = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+        let named = || dot_env(&self.root).unwrap_or_default().into_iter().find(|(name, _)| name == "DATABASE_URL");
+        let Some(url) = given.or_else(|| named().map(|(_, url)| url)).filter(|url| !url.is_empty()) else {
+            return Ok(None);
+        };
+        let url = DatabaseUrl::parse(&url).map_err(|error| Failure::invalid(error.to_string()))?;
+        let options = PostgresOptions { fault: fault(), ..PostgresOptions::default() };
+        Ok(Some(PostgresJournal::open_with(&url, mode, options)))
     }
 
     /// The journal, to read; none if nothing has run here yet.
     pub fn journal_to_read(&self) -> Result<Option<Arc<dyn Journal>>, Failure> {
+        match self.open_shared(OpenMode::ReadOnly)? {
+            Some(Ok(journal)) => return Ok(Some(Arc::new(journal))),
+            Some(Err(JournalError::Absent { .. })) => return Ok(None),
+            Some(Err(error)) => return Err(error.into()),
+            None => {}
+        }
         match SqliteJournal::open(&self.state_dir, OpenMode::ReadOnly) {
             Ok(journal) => Ok(Some(Arc::new(journal))),
-            Err(crate::journal::JournalError::Absent { .. }) => Ok(None),
+            Err(JournalError::Absent { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -98,6 +124,11 @@ impl Context {
         }
         Ok(env)
     }
+}
+
+/// What tests do to a journal.
+fn fault() -> Option<Arc<dyn FaultHook>> {
+    super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>)
 }
 
 /// The variables of the file `.env` in the root, in its order; none if there is no such file.
