@@ -7,9 +7,7 @@ use std::sync::Arc;
 use super::args::StateArgs;
 use super::exit::Failure;
 use crate::database::DatabaseUrl;
-use crate::journal::{
-    FaultHook, Journal, JournalError, OpenMode, Options, PostgresJournal, PostgresOptions, RunRow, SqliteJournal,
-};
+use crate::journal::{FaultHook, Journal, OpenMode, Options, PostgresJournal, PostgresOptions, RunRow, SqliteJournal};
 use crate::project::{FolderSources, find_root};
 use crate::server::find_run;
 
@@ -67,43 +65,50 @@ impl Context {
         Ok(parts.join("/"))
     }
 
+    /// The database that DATABASE_URL names, in the environment or in `.env`; none if the journal lies in a folder.
+    pub fn database(&self) -> Result<Option<DatabaseUrl>, Failure> {
+        let url = match std::env::var("DATABASE_URL") {
+            Ok(url) => Some(url),
+            // What is wrong with the file is told by whoever needs the rest of it.
+            Err(_) => {
+                let variables = dot_env(&self.root).unwrap_or_default();
+                variables.into_iter().find(|(name, _)| name == "DATABASE_URL").map(|(_, url)| url)
+            }
+        };
+        match url.filter(|url| !url.is_empty()) {
+            Some(url) => Ok(Some(DatabaseUrl::parse(&url).map_err(|error| Failure::invalid(error.to_string()))?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The journal in the database, to write in; none if the journal lies in a folder.
+    pub fn shared_journal(&self) -> Result<Option<PostgresJournal>, Failure> {
+        let Some(url) = self.database()? else { return Ok(None) };
+        let options = PostgresOptions { fault: fault(), ..PostgresOptions::default() };
+        Ok(Some(PostgresJournal::open_with(&url, OpenMode::ReadWrite, options)?))
+    }
+
     /// The journal, to write in.
     pub fn journal(&self) -> Result<Arc<dyn Journal>, Failure> {
         if let Some(journal) = self.shared_journal()? {
             return Ok(Arc::new(journal));
         }
-        let fault = fault();
-        let options = Options { fault, ..Options::default() };
+        let options = Options { fault: fault(), ..Options::default() };
         Ok(Arc::new(SqliteJournal::open_with(&self.state_dir, OpenMode::ReadWrite, options)?))
-    }
-
-    /// The journal in the database that DATABASE_URL names, to write in; none if it names none.
-    pub fn shared_journal(&self) -> Result<Option<PostgresJournal>, Failure> {
-        Ok(self.open_shared(OpenMode::ReadWrite)?.transpose()?)
-    }
-
-    fn open_shared(&self, mode: OpenMode) -> Result<Option<Result<PostgresJournal, JournalError>>, Failure> {
-        let given = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
-        let named = || dot_env(&self.root).unwrap_or_default().into_iter().find(|(name, _)| name == "DATABASE_URL");
-        let Some(url) = given.or_else(|| named().map(|(_, url)| url)).filter(|url| !url.is_empty()) else {
-            return Ok(None);
-        };
-        let url = DatabaseUrl::parse(&url).map_err(|error| Failure::invalid(error.to_string()))?;
-        let options = PostgresOptions { fault: fault(), ..PostgresOptions::default() };
-        Ok(Some(PostgresJournal::open_with(&url, mode, options)))
     }
 
     /// The journal, to read; none if nothing has run here yet.
     pub fn journal_to_read(&self) -> Result<Option<Arc<dyn Journal>>, Failure> {
-        match self.open_shared(OpenMode::ReadOnly)? {
-            Some(Ok(journal)) => return Ok(Some(Arc::new(journal))),
-            Some(Err(JournalError::Absent { .. })) => return Ok(None),
-            Some(Err(error)) => return Err(error.into()),
-            None => {}
+        if let Some(url) = self.database()? {
+            return match PostgresJournal::open(&url, OpenMode::ReadOnly) {
+                Ok(journal) => Ok(Some(Arc::new(journal))),
+                Err(crate::journal::JournalError::Absent { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            };
         }
         match SqliteJournal::open(&self.state_dir, OpenMode::ReadOnly) {
             Ok(journal) => Ok(Some(Arc::new(journal))),
-            Err(JournalError::Absent { .. }) => Ok(None),
+            Err(crate::journal::JournalError::Absent { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

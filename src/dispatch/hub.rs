@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-use crate::dispatch::ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+use crate::dispatch::ledger::{BusMessage, Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
 use crate::dispatch::{Dispatch, InProcess, Perform, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
@@ -25,9 +25,6 @@ pub enum ToSession {
     /// The scheduler goes away; the session passes this on and ends.
     GoingAway(String),
 }
-
-/// What a bus is to carry to whoever it concerns.
-pub type BusMessage = Message;
 
 struct Inner {
     ledger: Ledger,

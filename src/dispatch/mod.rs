@@ -7,15 +7,16 @@
 
 mod hub;
 mod in_process;
+pub mod kafka;
 mod ledger;
 mod log;
 mod remembered;
 mod stop;
 mod wire;
 
-pub use hub::{BusMessage, Hub, LocalSession, ToSession};
+pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
-pub use ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+pub use ledger::{BusMessage, Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
 pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 

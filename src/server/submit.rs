@@ -93,7 +93,9 @@ fn run_of(core: &Core, key: &str) -> Result<RunId, Status> {
     match &core.division {
         None => Ok(RunId::new(&uuid::Uuid::now_v7().to_string())),
         Some(division) => division.partitions.new_run_id().ok_or_else(|| {
-            Status::unavailable("this server holds no partition yet: other servers have them all; try again in a moment")
+            Status::unavailable(
+                "this server holds no partition yet: other servers have them all; try again in a moment",
+            )
         }),
     }
 }

@@ -8,8 +8,11 @@ mod crash;
 mod damage;
 mod docs;
 mod grpc;
+mod kafka;
 mod kill;
 mod licences;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod schemas;
 mod serve;
 mod shipped;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::postgres;
 use crate::support::{Project, Ran};
 
 /// A test that waits so long has failed.
@@ -579,7 +580,10 @@ fn one_server_dies_and_the_other_goes_on_with_its_runs() {
     let begin = |state: &str| {
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let mut command = program();
-        command.args(["serve", "."]).env("DATABASE_URL", &database.url).env("TOL_TOKEN", "a token for both servers".replace(' ', "-"));
+        command
+            .args(["serve", "."])
+            .env("DATABASE_URL", &database.url)
+            .env("TOL_TOKEN", "a token for both servers".replace(' ', "-"));
         let child = read_from(&mut command, &project, &["--state-dir", state], &said);
         (child, said)
     };
@@ -594,7 +598,8 @@ fn one_server_dies_and_the_other_goes_on_with_its_runs() {
         let mut found = None;
         until("it listens", &mut || {
             let lines = said.lock().expect("no reader has failed").clone();
-            found = lines.iter().find_map(|line| line.strip_prefix("listening on ")?.split(';').next().map(str::to_owned));
+            found =
+                lines.iter().find_map(|line| line.strip_prefix("listening on ")?.split(';').next().map(str::to_owned));
             found.is_some()
         });
         found.expect("it was found")
@@ -607,7 +612,11 @@ fn one_server_dies_and_the_other_goes_on_with_its_runs() {
             .current_dir(project.path())
             .output()
             .expect("tol starts");
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let marks = || std::fs::read_to_string(project.path().join("marks")).unwrap_or_default();
     let (mut first, first_said) = begin("one");
