@@ -158,7 +158,11 @@ async fn worker(settings: &KafkaSettings, player: &Arc<Player>, concurrency: usi
 }
 
 /// All records of a topic, from its beginning, once there are so many.
-pub(crate) async fn read_all(settings: &KafkaSettings, topic: &str, count: usize) -> Vec<tol::dispatch::kafka::Received> {
+pub(crate) async fn read_all(
+    settings: &KafkaSettings,
+    topic: &str,
+    count: usize,
+) -> Vec<tol::dispatch::kafka::Received> {
     let all = Subscription::All { group: None, topics: vec![topic.to_owned()], from: From::Earliest };
     let (consumer, mut records) = Consumer::start(settings, "reader", all, 100).await.expect("a consumer");
     let mut found = Vec::new();

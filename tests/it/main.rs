@@ -11,6 +11,8 @@ mod grpc;
 mod kafka;
 mod kill;
 mod licences;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod python_workers;
 mod schemas;
 mod serve;
