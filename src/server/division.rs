@@ -43,7 +43,7 @@ impl Division {
             };
             (core.say)(&format!("{} of {} partitions are here; {words}", held.len(), self.partitions.count()));
         }
-        let looked_at = if count % STRAYS_EVERY == 0 { held.keys() } else { gained.keys() };
+        let looked_at = if count.is_multiple_of(STRAYS_EVERY) { held.keys() } else { gained.keys() };
         let mut taken = 0;
         for partition in looked_at {
             for run in self.partitions.unfinished_runs(*partition)? {
