@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::args::WatchArgs;
-use super::elsewhere::{DispatchMode, Elsewhere};
+use super::elsewhere::{Beginning, DispatchMode, Elsewhere};
 use super::exit::{Failure, WAITING, code_of};
 use super::progress::Progress;
 use super::retention::enforce;
@@ -81,7 +81,11 @@ async fn follow(start: Start, surroundings: &Surroundings<'_>) -> Result<u8, Fai
             let worker = Arc::new(Worker::new(Arc::new(worker)));
             Arc::new(InProcess::new(tokio::runtime::Handle::current(), worker, reports))
         }
-        DispatchMode::Grpc => hub.insert(Elsewhere::hub(reports)).clone(),
+        DispatchMode::Grpc | DispatchMode::Kafka => {
+            let (beginning, dispatch) = Beginning::new(reports, surroundings.watch.dispatch == DispatchMode::Kafka);
+            hub = Some(beginning);
+            dispatch
+        }
     });
     let mut elsewhere = match hub {
         Some(hub) => Some(Elsewhere::start(hub, surroundings.state_dir, &surroundings.environment, live_sender).await?),

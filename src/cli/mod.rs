@@ -35,6 +35,7 @@ mod test;
 mod test_report;
 mod validate;
 mod worker;
+mod worker_kafka;
 
 pub use args::{Cli, Command};
 

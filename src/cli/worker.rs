@@ -15,11 +15,13 @@ use super::context::Context;
 use super::exit::{DONE, Failure};
 use super::print::err;
 use super::signals::Signals;
+use super::worker_kafka::{self, Doing};
 use crate::dispatch::Stop;
 use crate::handler::WorkerContext;
 use crate::task::DEFAULT_QUEUE;
 use crate::time::parse_duration;
 use crate::worker::grpc::{About, Access, Client, GatewayAddress, Notice, TlsSettings};
+use crate::worker::kafka::KafkaWorkerOptions;
 use crate::worker::{Elsewhere, Lines, Table, Worker};
 
 /// Lines that wait to be sorted; then the programs that print them wait.
@@ -36,8 +38,11 @@ const LAST_WORDS_NOW: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Args)]
 pub struct WorkerArgs {
     /// A scheduler's gateway; several, separated by commas or each with its own --gateway
-    #[arg(long, env = "TOL_GATEWAY", value_name = "HOST:PORT", value_delimiter = ',', required = true, value_parser = GatewayAddress::read)]
+    #[arg(long, env = "TOL_GATEWAY", value_name = "HOST:PORT", value_delimiter = ',', required_unless_present = "kafka", value_parser = GatewayAddress::read)]
     pub gateway: Vec<GatewayAddress>,
+    /// Take tasks from Kafka instead, which KAFKA_BROKERS and its kin name
+    #[arg(long, conflicts_with = "gateway")]
+    pub kafka: bool,
     /// A queue to take tasks from [default: default]
     #[arg(long, env = "TOL_WORKER_QUEUES", value_name = "QUEUE", value_delimiter = ',')]
     pub queue: Vec<String>,
@@ -138,9 +143,16 @@ async fn work(
         capabilities: arguments.capability.clone(),
         concurrency: arguments.concurrency,
     };
+    let settings = arguments.kafka.then(|| worker_kafka::settings(&environment)).transpose()?;
     let (live, lines) = mpsc::channel(LIVE_LINES);
     let worker = WorkerContext::new(&context.state_dir, environment, Some(live)).waiting();
     let performer = Arc::new(Elsewhere::new(Worker::new(Arc::new(worker)), root));
+    if let Some(settings) = settings {
+        let mut options = KafkaWorkerOptions::new(name, about.queues, arguments.concurrency as usize);
+        options.capabilities = about.capabilities;
+        let doing = Doing { options, performer, lines, until_stdin_ends: arguments.until_stdin_ends, drain_timeout };
+        return worker_kafka::work(&settings, doing, &mut signals).await;
+    }
     let table = Table::start(performer, arguments.concurrency as usize);
     let lines = Lines::start(lines, table.clone(), arguments.gateway.len());
     let (notices, mut noticed) = mpsc::unbounded_channel();
@@ -175,7 +187,7 @@ async fn work(
 
 /// Tells of the end of the standard input, if that is asked for. A thread reads it, because a read of a terminal or a
 /// pipe cannot be given up.
-async fn end_of_input(asked: bool) {
+pub(super) async fn end_of_input(asked: bool) {
     let (sender, ended) = oneshot::channel();
     if asked {
         std::thread::spawn(move || {

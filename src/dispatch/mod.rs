@@ -20,7 +20,7 @@ pub use bus_message::BusMessage;
 pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
 pub use lease::{LeaseKey, Terms};
-pub use ledger::{Counters, Joining, Ledger, Message, Sending, SessionId};
+pub use ledger::{ANYTHING, Counters, Joining, Ledger, Message, Sending, SessionId};
 pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 

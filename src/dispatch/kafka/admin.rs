@@ -108,6 +108,14 @@ impl Admin {
         self.compare(&present, &there, &spec).await
     }
 
+    /// Removes topics with all that is in them; one that is not there is passed over.
+    pub async fn remove(&self, topics: &[String]) -> Result<(), KafkaError> {
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+        let removed = self.client.delete_topics(&names, &options).await;
+        removed.map(drop).map_err(|error| KafkaError::from_client(&self.settings.brokers, &error, &self.watch))
+    }
+
     /// How these topics differ from what they should be. Nothing is changed.
     pub async fn differences(&self, topics: &[String]) -> Result<Vec<TopicDifference>, KafkaError> {
         let (brokers, there) = self.metadata().await?;
