@@ -28,7 +28,7 @@ use tol::worker::kafka::{KafkaWorker, KafkaWorkerOptions};
 #[path = "../tests/support/kafka.rs"]
 mod support;
 
-const MESSAGES: usize = 400_000;
+const MESSAGES: usize = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
 const ROUND_TRIPS: usize = 2_000;
 
 fn main() {

@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-use crate::dispatch::ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
-use crate::dispatch::{BusMessage, Dispatch, InProcess, Perform, Report, Stop, Verdict};
+use crate::dispatch::ledger::{Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+use crate::dispatch::{BusMessage, Counters, Dispatch, InProcess, Perform, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
 

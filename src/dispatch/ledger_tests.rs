@@ -176,7 +176,10 @@ fn what_a_bus_carries_is_sent_again_until_somebody_has_it() {
     assert_eq!(words(&ledger.report(&other, key("a", 1), Outcome::Stopped)), ["bus to other <- answer a 1 Stale"]);
     assert_eq!(words(&ledger.stop(&key("a", 1), Stop::Now, SECOND * 23)), ["bus to w <- stop a 1 Now"]);
     assert_eq!(words(&ledger.report(&worker, key("a", 1), Outcome::Stopped)), ["report a 1 stopped"]);
-    assert_eq!(words(&ledger.answered(&key("a", 1), Verdict::Recorded, SECOND * 24)), ["bus to w <- answer a 1 Recorded"]);
+    assert_eq!(
+        words(&ledger.answered(&key("a", 1), Verdict::Recorded, SECOND * 24)),
+        ["bus to w <- answer a 1 Recorded"]
+    );
     // One that is stopped before anybody has it ends by itself.
     ledger.offer(task("b", 2, "default", &[]), SECOND * 30);
     assert_eq!(words(&ledger.stop(&key("b", 2), Stop::Graceful, SECOND * 31)), ["bus <- stop b 2 Graceful"]);

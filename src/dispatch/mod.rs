@@ -6,6 +6,7 @@
 //! that is what a [`Perform`] is for.
 
 mod bus_message;
+mod counters;
 mod hub;
 mod in_process;
 pub mod kafka;
@@ -16,9 +17,10 @@ mod stop;
 mod wire;
 
 pub use bus_message::BusMessage;
+pub use counters::Counters;
 pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
-pub use ledger::{Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+pub use ledger::{Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
 pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 

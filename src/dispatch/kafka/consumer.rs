@@ -345,11 +345,8 @@ impl Thread {
                         self.held.push_back(message);
                     }
                 }
-                Some(Err(error)) => {
-                    if !self.goes_on_after(&error) {
-                        break;
-                    }
-                }
+                Some(Err(error)) if self.goes_on_after(&error) => {}
+                Some(Err(_)) => break,
             }
         }
         drop(self.sender);
