@@ -215,7 +215,7 @@ fn raw_in(settings: &KafkaSettings, topic: &str) -> f64 {
 /// The same by the tools that Kafka brings along.
 fn kafkas_own(cluster: &support::Cluster, settings: &KafkaSettings) {
     let topic = format!("{}events-0", settings.prefix);
-    let (brokers, count) = (format!("bootstrap.servers={}", settings.brokers), MESSAGES.to_string());
+    let (brokers, count) = (settings.brokers.as_str(), MESSAGES.to_string());
     let size = payload().len().to_string();
     let compression = format!("compression.type={}", settings.compression.as_str());
     let arguments = [
@@ -227,10 +227,13 @@ fn kafkas_own(cluster: &support::Cluster, settings: &KafkaSettings) {
         &size,
         "--throughput",
         "-1",
+        "--bootstrap-server",
+        brokers,
         "--command-property",
+        "acks=all",
+        &compression,
     ];
-    let all = [&arguments[..], &[&brokers], &["--command-property", "acks=all", "--command-property", &compression]];
-    let said = cluster.tool("org.apache.kafka.tools.ProducerPerformance", &all.concat());
+    let said = cluster.tool("org.apache.kafka.tools.ProducerPerformance", &arguments);
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     let last = text.lines().last().map_or_else(|| String::from_utf8_lossy(&said.stderr).into_owned(), str::to_owned);
     println!("  ProducerPerformance, random bytes: {last}");
