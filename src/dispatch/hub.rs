@@ -10,8 +10,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::dispatch::lease::{LeaseKey, Terms};
-use crate::dispatch::ledger::{Counters, Joining, Ledger, Message, Sending, SessionId};
-use crate::dispatch::{BusMessage, Dispatch, InProcess, Perform, Report, Stop, Verdict};
+use crate::dispatch::ledger::{Joining, Ledger, Message, Sending, SessionId};
+use crate::dispatch::{BusMessage, Counters, Dispatch, InProcess, Perform, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
 

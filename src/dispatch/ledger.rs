@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::dispatch::bus_message::BusMessage;
 use crate::dispatch::lease::{LeaseKey, Terms};
 use crate::dispatch::remembered::Remembered;
-use crate::dispatch::{Lost, Report, Stop, Verdict};
+use crate::dispatch::{Counters, Lost, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
 
@@ -54,21 +54,6 @@ pub enum Message {
     Task(Arc<Task>),
     Stop { key: LeaseKey, how: Stop },
     Answer { key: LeaseKey, verdict: Verdict },
-}
-
-/// What went otherwise than planned so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub handed_out: u64,
-    pub reported: u64,
-    pub lost: u64,
-    pub resent: u64,
-    /// Reports of hand-outs that were no longer current.
-    pub stale: u64,
-    /// Reports of runs that this scheduler does not have.
-    pub unknown: u64,
-    /// Hand-outs of an earlier scheduler that a worker was found to have.
-    pub reclaimed: u64,
 }
 
 enum Standing {

@@ -6,6 +6,7 @@
 //! that is what a [`Perform`] is for.
 
 mod bus_message;
+mod counters;
 mod hub;
 mod in_process;
 pub mod kafka;
@@ -17,10 +18,11 @@ mod stop;
 mod wire;
 
 pub use bus_message::BusMessage;
+pub use counters::Counters;
 pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
 pub use lease::{LeaseKey, Terms};
-pub use ledger::{ANYTHING, Counters, Joining, Ledger, Message, Sending, SessionId};
+pub use ledger::{ANYTHING, Joining, Ledger, Message, Sending, SessionId};
 pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 

@@ -439,18 +439,18 @@ fn a_busy_worker_pauses_and_goes_on() {
         // Nothing is sent again in this test: what waits is to wait in Kafka.
         let terms = Terms { resend: Duration::from_mins(10), ..Terms::default() };
         let mut scheduler = Scheduler::start(&settings, "one", terms).await;
-        let player = Player::new("dora", Duration::from_millis(30), &begun);
+        let player = Player::new("dora", Duration::from_millis(250), &begun);
         let worker = worker(&settings, &player, 2).await;
-        for token in 1..=120 {
+        for token in 1..=40 {
             scheduler.hub.dispatch(task(&format!("run{}", token % 7), &format!("u{token}"), token, false));
         }
-        assert_eq!(scheduler.successes(120, 60).await.len(), 120);
+        assert_eq!(scheduler.successes(40, 60).await.len(), 40);
         let (pauses, resumes) = worker.pauses();
         assert!(pauses > 0 && resumes > 0, "{pauses} pauses, {resumes} resumes");
         assert!(player.most.load(Ordering::SeqCst) <= 2);
         assert!(worker.drain(Duration::from_secs(30)).await);
     });
-    assert_eq!(begun.lock().expect("whole").len(), 120);
+    assert_eq!(begun.lock().expect("whole").len(), 40);
 }
 
 #[test]
@@ -491,6 +491,66 @@ fn a_rebalance_begins_nothing_anew() {
     let tokens: BTreeSet<u64> = begun.iter().map(|(_, _, token)| *token).collect();
     let workers: BTreeSet<&str> = begun.iter().map(|(name, _, _)| *name).collect();
     assert_eq!((begun.len(), tokens.len(), workers.len()), (90, 90, 3), "{begun:?}");
+}
+
+#[test]
+fn another_scheduler_takes_over_what_is_in_work() {
+    let Some(cluster) = broker() else { return };
+    let settings = settings(cluster);
+    let begun = Begun::default();
+    wait(async {
+        let first = Scheduler::start(&settings, "one", Terms::default()).await;
+        let player = Player::new("jakob", Duration::from_secs(4), &begun);
+        let worker = worker(&settings, &player, 4).await;
+        let tasks: Vec<Task> = (1..=4).map(|token| task("run", &format!("u{token}"), token, token == 1)).collect();
+        for task in &tasks {
+            first.hub.dispatch(task.clone());
+        }
+        until("all are in work", 20, || begun.lock().expect("whole").len() == 4).await;
+        // It goes without a word.
+        drop(first);
+        let mut second = Scheduler::start(&settings, "two", Terms::default()).await;
+        for task in tasks {
+            second.hub.reclaim(task);
+        }
+        assert_eq!(second.successes(4, 30).await.len(), 4);
+        assert_eq!(second.hub.counters().lost, 0);
+        until("all are answered", 20, || worker.unanswered() == 0).await;
+        assert!(worker.drain(Duration::from_secs(30)).await);
+    });
+    assert_eq!(begun.lock().expect("whole").len(), 4);
+}
+
+#[test]
+fn what_a_worker_that_vanished_had_is_lost_and_begun_elsewhere() {
+    let Some(cluster) = broker() else { return };
+    let settings = settings(cluster);
+    let begun = Begun::default();
+    wait(async {
+        let terms = Terms { lease: Duration::from_secs(8), ..Terms::default() };
+        let mut scheduler = Scheduler::start(&settings, "one", terms).await;
+        let player = Player::new("klara", Duration::from_secs(600), &begun);
+        let gone = worker(&settings, &player, 4).await;
+        scheduler.hub.dispatch(task("run", "a", 1, false));
+        scheduler.hub.dispatch(task("run", "b", 2, true));
+        until("both are in work", 20, || begun.lock().expect("whole").len() == 2).await;
+        drop(gone);
+        let player = Player::new("ludwig", Duration::from_millis(10), &begun);
+        let worker = worker(&settings, &player, 4).await;
+        let mut lost = BTreeSet::new();
+        while lost.len() < 2 {
+            let report = scheduler.next(40).await;
+            assert!(report.result.is_err(), "{report:?}");
+            lost.insert(report.token.0);
+        }
+        // As a scheduler does it: what may be begun again gets a new token.
+        scheduler.hub.dispatch(task("run", "a", 3, false));
+        assert_eq!(scheduler.successes(1, 40).await.len(), 1);
+        assert!(worker.drain(Duration::from_secs(30)).await);
+    });
+    let begun: Vec<(&str, String, u64)> = begun.lock().expect("whole").clone();
+    let twice = begun.iter().filter(|(_, unit, _)| unit == "b").count();
+    assert_eq!((begun.len(), twice), (3, 1), "{begun:?}");
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::dispatch::hub::Hub;
 use crate::dispatch::kafka::admin::{Admin, TopicDifference};
@@ -129,8 +129,8 @@ struct Shared {
 pub struct Bus {
     shared: Arc<Shared>,
     differences: Vec<TopicDifference>,
-    out: JoinHandle<()>,
-    inward: JoinHandle<()>,
+    out: AbortOnDropHandle<()>,
+    inward: AbortOnDropHandle<()>,
 }
 
 impl Bus {
@@ -168,8 +168,8 @@ impl Bus {
             parcels: options.parcels.unwrap_or_else(|| Arc::new(Inline)),
         });
         let lines = options.lines.map(keep_lines);
-        let out = tokio::spawn(carry_out(shared.clone(), Arc::downgrade(hub), outbox));
-        let inward = tokio::spawn(carry_in(shared.clone(), hub.clone(), inbox, lines));
+        let out = AbortOnDropHandle::new(tokio::spawn(carry_out(shared.clone(), Arc::downgrade(hub), outbox)));
+        let inward = AbortOnDropHandle::new(tokio::spawn(carry_in(shared.clone(), Arc::downgrade(hub), inbox, lines)));
         Ok(Self { shared, differences, out, inward })
     }
 
@@ -273,7 +273,7 @@ impl Shared {
 
     /// Sends a task. The key is the run's, but the partitions are taken in turn: the parts of a fan-out are to be
     /// spread over all workers, and a task that is sent again comes to another one.
-    async fn send_task(&self, hub: &std::sync::Weak<Hub>, task: &Task) {
+    async fn send_task(&self, hub: &Weak<Hub>, task: &Task) {
         let topic = self.topics.tasks(&task.place.queue, task.place.phase);
         let payload = match self.task_bytes(task) {
             Ok(payload) => payload,
@@ -318,7 +318,7 @@ impl Shared {
 }
 
 /// What the hub sends goes out. A task for a queue whose topics are not known to be there does not hold up the others.
-async fn carry_out(shared: Arc<Shared>, hub: std::sync::Weak<Hub>, mut outbox: UnboundedReceiver<BusMessage>) {
+async fn carry_out(shared: Arc<Shared>, hub: Weak<Hub>, mut outbox: UnboundedReceiver<BusMessage>) {
     while let Some(BusMessage { to, message }) = outbox.recv().await {
         match message {
             Message::Task(task) => {
@@ -353,15 +353,10 @@ fn keep_lines(sink: Arc<dyn LogSink>) -> mpsc::Sender<Lines> {
 /// What workers say goes to the hub.
 async fn carry_in(
     shared: Arc<Shared>,
-    hub: Arc<Hub>,
+    hub: Weak<Hub>,
     mut inbox: mpsc::Receiver<Received>,
     lines: Option<mpsc::Sender<Lines>>,
 ) {
-    let hub = {
-        let weak = Arc::downgrade(&hub);
-        drop(hub);
-        weak
-    };
     let began = now().0;
     let lease = u64::try_from(shared.terms.lease.as_millis()).unwrap_or(u64::MAX);
     let mut sweep = tokio::time::interval(ANSWER_WAIT / 4);

@@ -23,6 +23,9 @@ use crate::dispatch::kafka::settings::KafkaSettings;
 const POLL: Duration = Duration::from_millis(100);
 /// The same while messages wait to be taken.
 const POLL_WHILE_HELD: Duration = Duration::from_millis(5);
+/// A full channel may have room again in a moment. Pausing throws away what was fetched, so it is for longer waits.
+const FULL_PATIENCE: Duration = Duration::from_millis(100);
+const FULL_LOOK: Duration = Duration::from_micros(100);
 /// How long answers of the cluster are waited for at the start.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -345,11 +348,8 @@ impl Thread {
                         self.held.push_back(message);
                     }
                 }
-                Some(Err(error)) => {
-                    if !self.goes_on_after(&error) {
-                        break;
-                    }
-                }
+                Some(Err(error)) if self.goes_on_after(&error) => {}
+                Some(Err(_)) => break,
             }
         }
         drop(self.sender);
@@ -387,7 +387,9 @@ impl Thread {
                 Ok(()) => {}
                 Err(TrySendError::Full(message)) => {
                     self.held.push_front(message);
-                    break;
+                    if self.paused || !self.waits_for_room() {
+                        break;
+                    }
                 }
                 Err(TrySendError::Closed(_)) => return,
             }
@@ -400,6 +402,18 @@ impl Thread {
         } else if self.paused && self.sender.capacity() * 2 >= self.sender.max_capacity() {
             self.switch(consumer, false);
         }
+    }
+
+    /// Waits a moment for room in the channel; false if there is none.
+    fn waits_for_room(&self) -> bool {
+        let until = Instant::now() + FULL_PATIENCE;
+        while self.sender.capacity() == 0 {
+            if Instant::now() >= until || self.shared.closing.load(Ordering::Acquire) {
+                return false;
+            }
+            std::thread::sleep(FULL_LOOK);
+        }
+        true
     }
 
     fn switch(&mut self, consumer: &BaseConsumer<Watch>, pause: bool) {

@@ -1,0 +1,291 @@
+//! What the bus costs: our producer and consumer beside a bare loop of the client library over the same bytes, and
+//! beside Kafka's own measuring tools, on one broker in one run: `cargo bench --bench kafka [NAME…]`.
+//!
+//! Nothing here passes or fails: it prints. `docs/performance.md` keeps the figures.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::unbounded_channel;
+use tol::dispatch::kafka::{
+    Admin, Bus, BusOptions, Consumer, From, HEADERS, KafkaSettings, Producer, Record, Subscription, encode, header,
+};
+use tol::dispatch::{Dispatch, Hub, Perform, StopSignal, Terms, Verdict};
+use tol::id::{LeaseToken, RunId, UnitPath};
+use tol::proto::{command_task, v1};
+use tol::task::{Command, Outcome, Placement, Script, Task, Work};
+use tol::worker::kafka::{KafkaWorker, KafkaWorkerOptions};
+
+#[expect(dead_code, reason = "tests use more of it")]
+#[path = "../tests/support/kafka.rs"]
+mod support;
+
+const MESSAGES: usize = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+const ROUND_TRIPS: usize = 2_000;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str()));
+    let Some(cluster) = support::one_broker() else { return };
+    let mut settings = KafkaSettings::new(cluster.brokers());
+    settings.clamp = true;
+    settings.prefix = format!("bench-{}-", std::process::id());
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if runs("task_events") {
+        runtime.block_on(task_events(&settings));
+        kafkas_own(&cluster, &settings);
+    }
+    if runs("step_round_trip") {
+        runtime.block_on(step_round_trip(&settings));
+    }
+    runtime.shutdown_timeout(Duration::from_secs(2));
+}
+
+fn task(token: u64) -> Task {
+    let script = Script {
+        command: Command::Argv(vec!["true".to_owned()]),
+        env: Vec::new(),
+        inherit_env: Vec::new(),
+        dir: "/srv/project".to_owned(),
+        json: false,
+        permanent_exit_codes: Vec::new(),
+        max_output: 1_048_576,
+    };
+    Task {
+        run: RunId::new("019a9c3e-7d2a-7c40-9a57-0242ac120002"),
+        pipeline: Arc::from("release"),
+        unit: UnitPath::new("build"),
+        attempt: 1,
+        token: LeaseToken(token),
+        idempotency_key: "019a9c3e-7d2a-7c40-9a57-0242ac120002/build".to_owned(),
+        deadline: None,
+        place: Placement { root: Arc::from("/srv/project"), ..Placement::default() },
+        work: Work::Run(script),
+    }
+}
+
+/// A task's message, as the bus sends it.
+fn payload() -> Vec<u8> {
+    encode(&command_task(header("scheduler", None), v1::Task::from(&task(1)))).expect("a message")
+}
+
+/// Messages of a task a second, through our producer and consumer and through the library alone, in turns so that
+/// neither has the warmer broker.
+async fn task_events(settings: &KafkaSettings) {
+    let payload = payload();
+    let names: Vec<String> = (0..6).map(|number| format!("{}events-{number}", settings.prefix)).collect();
+    Admin::new(settings).expect("settings").ensure(&names).await.expect("topics");
+    let mut figures: [Vec<f64>; 4] = Default::default();
+    for pair in names.chunks(2) {
+        figures[0].push(ours_out(settings, &pair[0], &payload).await);
+        let (raw, bytes) = (settings.clone(), payload.clone());
+        let topic = pair[1].clone();
+        let out = tokio::task::spawn_blocking(move || raw_out(&raw, &topic, &bytes)).await.expect("a figure");
+        figures[1].push(out);
+        figures[2].push(ours_in(settings, &pair[0]).await);
+        let (raw, topic) = (settings.clone(), pair[1].clone());
+        figures[3].push(tokio::task::spawn_blocking(move || raw_in(&raw, &topic)).await.expect("a figure"));
+    }
+    let [ours_out, raw_out, ours_in, raw_in] = figures.map(|mut all| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    });
+    println!("task_events: messages of {} bytes, {MESSAGES} in each of three rounds, medians", payload.len());
+    println!("  written  {ours_out:>9.0}/s; the bare library {raw_out:>9.0}/s; ratio {:.2}", ours_out / raw_out);
+    println!("  read     {ours_in:>9.0}/s; the bare library {raw_in:>9.0}/s; ratio {:.2}", ours_in / raw_in);
+}
+
+async fn ours_out(settings: &KafkaSettings, topic: &str, payload: &[u8]) -> f64 {
+    let producer = Producer::new(settings, "bench").expect("a producer");
+    let record = Record { topic, partition: None, key: "warm", headers: HEADERS, payload };
+    producer.send(record).await.expect("room").written().await.expect("written");
+    let began = Instant::now();
+    let mut last = None;
+    for number in 0..MESSAGES {
+        let key = KEYS[number % KEYS.len()];
+        let record = Record { topic, partition: None, key, headers: HEADERS, payload };
+        last = Some(producer.send(record).await.expect("room"));
+    }
+    last.expect("one").written().await.expect("written");
+    assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
+    MESSAGES as f64 / began.elapsed().as_secs_f64()
+}
+
+const KEYS: [&str; 7] = ["run-1", "run-2", "run-3", "run-4", "run-5", "run-6", "run-7"];
+
+/// Counts what was written, as the least that a sender must do to know that nothing was lost.
+struct Count(Arc<AtomicU64>);
+
+impl ClientContext for Count {}
+
+impl ProducerContext for Count {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        assert!(result.is_ok());
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn raw_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &settings.brokers);
+    config
+}
+
+fn raw_out(settings: &KafkaSettings, topic: &str, payload: &[u8]) -> f64 {
+    let written = Arc::new(AtomicU64::new(0));
+    let mut config = raw_config(settings);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", settings.compression.as_str())
+        .set("linger.ms", "1");
+    let producer: ThreadedProducer<Count, NoCustomPartitioner> =
+        ThreadedProducer::from_config_and_context(&config, Count(written.clone())).expect("a producer");
+    let send = |key: &str| loop {
+        let headers = HEADERS.iter().fold(OwnedHeaders::new_with_capacity(1), |all, &(key, value)| {
+            all.insert(Header { key, value: Some(value) })
+        });
+        match producer.send(BaseRecord::to(topic).key(key).payload(payload).headers(headers)) {
+            Ok(()) => return,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    send("warm");
+    producer.flush(Duration::from_secs(10)).expect("written");
+    let began = Instant::now();
+    for number in 0..MESSAGES {
+        send(KEYS[number % KEYS.len()]);
+    }
+    producer.flush(Duration::from_secs(60)).expect("written");
+    while written.load(Ordering::Relaxed) < MESSAGES as u64 + 1 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    MESSAGES as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn ours_in(settings: &KafkaSettings, topic: &str) -> f64 {
+    let all = Subscription::All { group: None, topics: vec![topic.to_owned()], from: From::Earliest };
+    let (consumer, mut records) = Consumer::start(settings, "bench", all, 1024).await.expect("a consumer");
+    let first = records.recv().await.expect("a message");
+    let began = Instant::now();
+    let mut bytes = first.payload.len();
+    for _ in 0..MESSAGES {
+        bytes += records.recv().await.expect("a message").payload.len();
+    }
+    let rate = MESSAGES as f64 / began.elapsed().as_secs_f64();
+    assert!(bytes > MESSAGES && consumer.close(Duration::from_secs(10)).await);
+    rate
+}
+
+fn raw_in(settings: &KafkaSettings, topic: &str) -> f64 {
+    let mut config = raw_config(settings);
+    config.set("group.id", "bench-raw").set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    for partition in 0..settings.partitions {
+        list.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&list).expect("an assignment");
+    // The bytes are taken out, since nobody reads messages without that.
+    let next = || loop {
+        if let Some(message) = consumer.poll(Duration::from_secs(10)) {
+            return message.expect("a message").payload().unwrap_or_default().to_vec().len();
+        }
+    };
+    let mut bytes = next();
+    let began = Instant::now();
+    for _ in 0..MESSAGES {
+        bytes += next();
+    }
+    assert!(bytes > MESSAGES);
+    MESSAGES as f64 / began.elapsed().as_secs_f64()
+}
+
+/// The same by the tools that Kafka brings along.
+fn kafkas_own(cluster: &support::Cluster, settings: &KafkaSettings) {
+    let topic = format!("{}events-0", settings.prefix);
+    let (brokers, count) = (settings.brokers.as_str(), MESSAGES.to_string());
+    let size = payload().len().to_string();
+    let compression = format!("compression.type={}", settings.compression.as_str());
+    let arguments = [
+        "--topic",
+        &topic,
+        "--num-records",
+        &count,
+        "--record-size",
+        &size,
+        "--throughput",
+        "-1",
+        "--bootstrap-server",
+        brokers,
+        "--command-property",
+        "acks=all",
+        &compression,
+    ];
+    let said = cluster.tool("org.apache.kafka.tools.ProducerPerformance", &arguments);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let last = text.lines().last().map_or_else(|| String::from_utf8_lossy(&said.stderr).into_owned(), str::to_owned);
+    println!("  ProducerPerformance, random bytes: {last}");
+    let arguments = [settings.brokers.as_str(), &topic, "2000", "all", &size];
+    let said = cluster.tool("org.apache.kafka.tools.EndToEndLatency", &arguments);
+    for line in String::from_utf8_lossy(&said.stdout)
+        .lines()
+        .filter(|line| line.contains("latency") || line.contains("ercentile"))
+    {
+        println!("  EndToEndLatency: {line}");
+    }
+}
+
+/// Does nothing, at once.
+struct Nothing;
+
+impl Perform for Nothing {
+    fn perform(&self, _: Task, _: StopSignal) -> std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        Box::pin(std::future::ready(Outcome::success(1.into())))
+    }
+}
+
+/// From the hand-out of a task to its outcome in the scheduler, over the bus, one after another.
+async fn step_round_trip(settings: &KafkaSettings) {
+    let (sender, mut reports) = unbounded_channel();
+    let (out, outbox) = unbounded_channel();
+    let hub = Hub::start(Terms::default(), sender, Some(out), true);
+    let bus = Bus::start(settings, BusOptions::new("bench"), &hub, outbox).await.expect("a bus");
+    let options = KafkaWorkerOptions::new("bench-worker", vec!["default".to_owned()], 8);
+    let worker = KafkaWorker::start(settings, options, Arc::new(Nothing), None).await.expect("a worker");
+    while worker.assigned().len() < 9 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut times = Vec::new();
+    for token in 1..=ROUND_TRIPS as u64 {
+        let began = Instant::now();
+        hub.dispatch(task(token));
+        let report = reports.recv().await.expect("a report");
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+        hub.answered(&report.run, &report.unit, report.token, Verdict::Recorded);
+    }
+    // The first ones open connections.
+    let mut times = times.split_off(ROUND_TRIPS / 10);
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+    println!(
+        "step_round_trip: handed out to reported, {} tasks one by one: p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms",
+        times.len(),
+        at(0.5),
+        at(0.95),
+        at(0.99)
+    );
+    worker.drain(Duration::from_secs(10)).await;
+    bus.close(Duration::from_secs(10)).await;
+}
