@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::args::StateArgs;
 use super::exit::Failure;
-use crate::journal::{FaultHook, Journal, OpenMode, Options, RunRow, SqliteJournal};
+use crate::database::DatabaseUrl;
+use crate::journal::{FaultHook, Journal, OpenMode, Options, PostgresJournal, RunRow, SqliteJournal};
 use crate::project::{FolderSources, find_root};
 use crate::server::find_run;
 
@@ -64,8 +65,27 @@ impl Context {
         Ok(parts.join("/"))
     }
 
+    /// The database that DATABASE_URL names, in the environment or in `.env`; none if the journal lies in a folder.
+    pub fn database(&self) -> Result<Option<DatabaseUrl>, Failure> {
+        let url = match std::env::var("DATABASE_URL") {
+            Ok(url) => Some(url),
+            // What is wrong with the file is told by whoever needs the rest of it.
+            Err(_) => {
+                let variables = dot_env(&self.root).unwrap_or_default();
+                variables.into_iter().find(|(name, _)| name == "DATABASE_URL").map(|(_, url)| url)
+            }
+        };
+        match url.filter(|url| !url.is_empty()) {
+            Some(url) => Ok(Some(DatabaseUrl::parse(&url).map_err(|error| Failure::invalid(error.to_string()))?)),
+            None => Ok(None),
+        }
+    }
+
     /// The journal, to write in.
     pub fn journal(&self) -> Result<Arc<dyn Journal>, Failure> {
+        if let Some(url) = self.database()? {
+            return Ok(Arc::new(PostgresJournal::open(&url, OpenMode::ReadWrite)?));
+        }
         let options = Options {
             fault: super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>),
             ..Options::default()
@@ -75,6 +95,13 @@ impl Context {
 
     /// The journal, to read; none if nothing has run here yet.
     pub fn journal_to_read(&self) -> Result<Option<Arc<dyn Journal>>, Failure> {
+        if let Some(url) = self.database()? {
+            return match PostgresJournal::open(&url, OpenMode::ReadOnly) {
+                Ok(journal) => Ok(Some(Arc::new(journal))),
+                Err(crate::journal::JournalError::Absent { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            };
+        }
         match SqliteJournal::open(&self.state_dir, OpenMode::ReadOnly) {
             Ok(journal) => Ok(Some(Arc::new(journal))),
             Err(crate::journal::JournalError::Absent { .. }) => Ok(None),

@@ -88,7 +88,7 @@ impl Remote {
                 "{} wants a token: set TOL_TOKEN to what stands in the file `token` of the server's state folder",
                 self.address
             )),
-            Code::Unauthenticated => Failure::failed(format!("{}: {said}; TOL_TOKEN is not its token", self.address)),
+            Code::Unauthenticated => Failure::failed(format!("{}: {said}", self.address)),
             Code::Unavailable if is_transport(status) => Failure::failed(format!(
                 "{} cannot be reached ({}); is `tol serve` running there, and is this its address?",
                 self.address,

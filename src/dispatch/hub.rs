@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::dispatch::lease::{LeaseKey, Terms};
-use crate::dispatch::ledger::{Counters, Joining, Ledger, Message, Sending, SessionId};
+use crate::dispatch::ledger::{BusMessage, Counters, Joining, Ledger, Message, Sending, SessionId};
 use crate::dispatch::{Dispatch, InProcess, Perform, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
@@ -26,9 +26,6 @@ pub enum ToSession {
     /// The scheduler goes away; the session passes this on and ends.
     GoingAway(String),
 }
-
-/// What a bus is to carry to whoever it concerns.
-pub type BusMessage = Message;
 
 struct Inner {
     ledger: Ledger,

@@ -41,10 +41,24 @@ pub struct Joining {
 pub enum Sending {
     /// To one session.
     Session(SessionId, Message),
-    /// Over the bus, to whoever it concerns.
-    Bus(Message),
+    /// Over the bus: to one worker, or to whoever it concerns.
+    Bus(BusMessage),
     /// To the scheduler's loop.
     Report(Report),
+}
+
+/// What a bus is to carry. Everybody hears it; a stop that is meant for one worker must not end another's work.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BusMessage {
+    /// Absent: whoever it concerns.
+    pub to: Option<Arc<str>>,
+    pub message: Message,
+}
+
+impl BusMessage {
+    fn to_all(message: Message) -> Self {
+        Self { to: None, message }
+    }
 }
 
 /// What a worker is told.
@@ -248,7 +262,7 @@ impl Ledger {
             Standing::Sent { again } => {
                 // Whoever takes it now says so within a heartbeat; after that nobody has it.
                 *again = (*again).min(now + self.terms.heartbeat);
-                self.out.push(Sending::Bus(Message::Stop { key: key.clone(), how }));
+                self.out.push(Sending::Bus(BusMessage::to_all(Message::Stop { key: key.clone(), how })));
             }
             Standing::Leased { worker, .. } => {
                 let worker = worker.clone();
@@ -366,7 +380,7 @@ impl Ledger {
                 Standing::Sent { again } => {
                     *again = now + self.terms.resend;
                     self.counters.resent += 1;
-                    self.out.push(Sending::Bus(Message::Task(entry.task.clone())));
+                    self.out.push(Sending::Bus(BusMessage::to_all(Message::Task(entry.task.clone()))));
                     continue;
                 }
                 Standing::Expected { .. } => "no worker has said that it still has it".to_owned(),
@@ -468,6 +482,11 @@ impl Ledger {
                 entry.standing = Standing::Reported { worker: worker.clone() };
                 return;
             }
+            // It was told to leave it to the worker that had it first.
+            Some(entry) if outcome == Outcome::Stopped && entry.is_leased_to_other(worker) => {
+                self.counters.stale += 1;
+                Verdict::Stale
+            }
             Some(entry) => {
                 let before = std::mem::replace(&mut entry.standing, Standing::Reported { worker: worker.clone() });
                 let task = entry.task.clone();
@@ -496,7 +515,7 @@ impl Ledger {
         match self.sessions.iter().find(|(_, session)| session.worker == *worker) {
             Some((id, _)) => self.out.push(Sending::Session(*id, message)),
             // A bus reaches everybody. Over a connection that is gone nobody is reached; it is told when it is back.
-            None if self.has_bus => self.out.push(Sending::Bus(message)),
+            None if self.has_bus => self.out.push(Sending::Bus(BusMessage { to: Some(worker.clone()), message })),
             None => {}
         }
     }
@@ -524,7 +543,7 @@ impl Ledger {
                     }
                     None => {
                         entry.standing = Standing::Sent { again: now + self.terms.resend };
-                        self.out.push(Sending::Bus(message));
+                        self.out.push(Sending::Bus(BusMessage::to_all(message)));
                     }
                 }
             }
@@ -552,6 +571,10 @@ impl Ledger {
 impl Entry {
     fn is_leased_to(&self, worker: &Arc<str>) -> bool {
         matches!(&self.standing, Standing::Leased { worker: holder, .. } if holder == worker)
+    }
+
+    fn is_leased_to_other(&self, worker: &Arc<str>) -> bool {
+        matches!(&self.standing, Standing::Leased { worker: holder, .. } if holder != worker)
     }
 }
 

@@ -56,7 +56,8 @@ fn words(sendings: &[Sending]) -> Vec<String> {
     };
     let word = |sending: &Sending| match sending {
         Sending::Session(id, what) => format!("{} <- {}", id.0, message(what)),
-        Sending::Bus(what) => format!("bus <- {}", message(what)),
+        Sending::Bus(BusMessage { to: None, message: what }) => format!("bus <- {}", message(what)),
+        Sending::Bus(BusMessage { to: Some(to), message: what }) => format!("bus to {to} <- {}", message(what)),
         Sending::Report(report) => match &report.result {
             Ok(outcome) => {
                 let stopped = matches!(outcome, Outcome::Stopped);
@@ -180,16 +181,21 @@ fn what_a_bus_carries_is_sent_again_until_somebody_has_it() {
     ledger.heartbeat(&worker, &[key("a", 1)], SECOND * 22);
     // A second worker got the second copy.
     let other: Arc<str> = Arc::from("other");
-    assert_eq!(words(&ledger.heartbeat(&other, &[key("a", 1)], SECOND * 23)), ["bus <- stop a 1 Now"]);
-    assert_eq!(words(&ledger.stop(&key("a", 1), Stop::Now, SECOND * 23)), ["bus <- stop a 1 Now"]);
+    assert_eq!(words(&ledger.heartbeat(&other, &[key("a", 1)], SECOND * 23)), ["bus to other <- stop a 1 Now"]);
+    // It obeys; that is not how the hand-out ended.
+    assert_eq!(words(&ledger.report(&other, key("a", 1), Outcome::Stopped)), ["bus to other <- answer a 1 Stale"]);
+    assert_eq!(words(&ledger.stop(&key("a", 1), Stop::Now, SECOND * 23)), ["bus to w <- stop a 1 Now"]);
     assert_eq!(words(&ledger.report(&worker, key("a", 1), Outcome::Stopped)), ["report a 1 stopped"]);
-    assert_eq!(words(&ledger.answered(&key("a", 1), Verdict::Recorded, SECOND * 24)), ["bus <- answer a 1 Recorded"]);
+    assert_eq!(
+        words(&ledger.answered(&key("a", 1), Verdict::Recorded, SECOND * 24)),
+        ["bus to w <- answer a 1 Recorded"]
+    );
     // One that is stopped before anybody has it ends by itself.
     ledger.offer(task("b", 2, "default", &[]), SECOND * 30);
     assert_eq!(words(&ledger.stop(&key("b", 2), Stop::Graceful, SECOND * 31)), ["bus <- stop b 2 Graceful"]);
     assert!([26, 31, 35].into_iter().all(|second| ledger.tick(SECOND * second).is_empty()));
     assert_eq!(words(&ledger.tick(SECOND * 36)), ["report b 2 stopped"]);
-    assert_eq!(words(&ledger.heartbeat(&worker, &[key("b", 2)], SECOND * 37)), ["bus <- stop b 2 Now"]);
+    assert_eq!(words(&ledger.heartbeat(&worker, &[key("b", 2)], SECOND * 37)), ["bus to w <- stop b 2 Now"]);
 }
 
 #[test]

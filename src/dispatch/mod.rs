@@ -7,6 +7,7 @@
 
 mod hub;
 mod in_process;
+pub mod kafka;
 mod lease;
 mod ledger;
 mod log;
@@ -14,10 +15,10 @@ mod remembered;
 mod stop;
 mod wire;
 
-pub use hub::{BusMessage, Hub, LocalSession, ToSession};
+pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
 pub use lease::{LeaseKey, Terms};
-pub use ledger::{Counters, Joining, Ledger, Message, Sending, SessionId};
+pub use ledger::{BusMessage, Counters, Joining, Ledger, Message, Sending, SessionId};
 pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 

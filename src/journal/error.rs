@@ -103,7 +103,9 @@ pub enum JournalError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The database was away for longer than writes wait.
-    #[error("{place}: the database has been away for {seconds} s: {what}; see that it runs and that the way to it is open, then `tol resume` the runs")]
+    #[error(
+        "{place}: the database has been away for {seconds} s: {what}; see that it runs and that the way to it is open, then `tol resume` the runs"
+    )]
     Away {
         /// The database.
         place: String,

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -16,6 +17,11 @@ use crate::time::Timestamp;
 
 /// What a watcher may be behind by before it has to read from the journal.
 const BACKLOG: usize = 1024;
+
+/// What programs print in the first moments of a run is kept for whoever has started it and is about to watch: so many
+/// bytes, for so long.
+const EARLY_BYTES: usize = 4096;
+const EARLY: Duration = Duration::from_secs(2);
 
 /// What watchers are told of a run.
 #[derive(Clone, Debug)]
@@ -54,8 +60,11 @@ pub struct Hall {
     runs: Mutex<HashMap<RunId, Entry>>,
 }
 
-#[derive(Default)]
 struct Entry {
+    entered: Instant,
+    /// What was printed before anybody watched.
+    early: Vec<Arc<LogLine>>,
+    early_bytes: usize,
     /// Made when somebody first watches.
     watchers: Option<broadcast::Sender<Told>>,
     /// Who waits for the run to be accepted.
@@ -74,7 +83,14 @@ impl Hall {
         if runs.contains_key(run) {
             return None;
         }
-        runs.insert(run.clone(), Entry { watchers: None, accepted: Some(accepted) });
+        let entry = Entry {
+            entered: Instant::now(),
+            early: Vec::new(),
+            early_bytes: 0,
+            watchers: None,
+            accepted: Some(accepted),
+        };
+        runs.insert(run.clone(), entry);
         drop(runs);
         let (sender, events) = mpsc::unbounded_channel();
         tokio::spawn(self.clone().follow(run.clone(), events));
@@ -91,20 +107,25 @@ impl Hall {
         self.runs().keys().cloned().collect()
     }
 
-    /// What is told of a run from now on; none if it is not driven here.
-    pub fn watch(&self, run: &RunId) -> Option<broadcast::Receiver<Told>> {
+    /// What is told of a run from now on, and what was printed just before; none if it is not driven here.
+    pub fn watch(&self, run: &RunId) -> Option<(broadcast::Receiver<Told>, Vec<Arc<LogLine>>)> {
         let mut runs = self.runs();
         let entry = runs.get_mut(run)?;
-        Some(entry.watchers.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe())
+        let early = std::mem::take(&mut entry.early);
+        Some((entry.watchers.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe(), early))
     }
 
     /// A program of a run printed a line.
     pub fn log(&self, line: LogLine) {
         let mut runs = self.runs();
-        if let Some(entry) = runs.get_mut(&line.run)
-            && entry.watchers.is_some()
-        {
+        let Some(entry) = runs.get_mut(&line.run) else { return };
+        if entry.watchers.is_some() {
             entry.tell(Told::Log(Arc::new(line)));
+        } else if entry.entered.elapsed() > EARLY {
+            entry.early = Vec::new();
+        } else if entry.early_bytes + line.text.len() < EARLY_BYTES {
+            entry.early_bytes += line.text.len();
+            entry.early.push(Arc::new(line));
         }
     }
 

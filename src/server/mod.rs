@@ -15,9 +15,6 @@ mod tail;
 mod token;
 mod views;
 
-#[cfg(test)]
-mod tests;
-
 pub use error::ServerError;
 pub use hall::{End, Told};
 pub use retention::{Removed, Retention};

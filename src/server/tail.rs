@@ -84,7 +84,9 @@ impl Tail {
             let has_ended = now_known.state.verdict.is_some();
             // While the engine tells, a second copy of the run's state would only take room.
             known = watching.is_none().then_some(now_known);
-            for line in lines {
+            let (told, early) = watching.unzip();
+            let early = early.into_iter().flatten().filter(|_| self.logs).map(Line::Log);
+            for line in lines.into_iter().chain(early) {
                 if out.send(line).await.is_err() {
                     return Ok(());
                 }
@@ -92,7 +94,7 @@ impl Tail {
             if has_ended {
                 return Ok(());
             }
-            match watching {
+            match told {
                 Some(told) => match self.listen(told, &out).await {
                     Ok(true) | Err(Gone) => return Ok(()),
                     Ok(false) => {}

@@ -5,6 +5,7 @@
 //! [`grpc`] connects it to them.
 
 pub mod grpc;
+pub mod kafka;
 mod lines;
 mod perform;
 mod place;

@@ -157,7 +157,7 @@ impl Cluster {
         for (index, controller) in controllers.iter().enumerate() {
             let [plain, one, two, three] = free_ports();
             let secure = (kind == Kind::Secure).then_some([one, two, three]);
-            let mut broker =
+            let broker =
                 Broker { folder: folder.path().join(format!("broker-{index}")), memory, plain, secure, child: None };
             std::fs::create_dir_all(&broker.folder).expect("a folder can be made");
             broker.write_properties(index + 1, *controller, &controllers, folder.path());
@@ -383,10 +383,8 @@ fn write_certificates(folder: &Path) {
     let signed = |name: &str| {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.subject_alt_names = vec![
-            SanType::IpAddress([127, 0, 0, 1].into()),
-            SanType::DnsName("localhost".try_into().expect("a name")),
-        ];
+        params.subject_alt_names =
+            vec![SanType::IpAddress([127, 0, 0, 1].into()), SanType::DnsName("localhost".try_into().expect("a name"))];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())

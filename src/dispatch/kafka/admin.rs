@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::dispatch::kafka::context::Watch;
+use crate::dispatch::kafka::context::{Watch, fetch_metadata};
 use crate::dispatch::kafka::error::KafkaError;
 use crate::dispatch::kafka::settings::KafkaSettings;
 use crate::dispatch::kafka::topics::TopicSpec;
@@ -45,6 +47,8 @@ struct Described {
 /// Makes topics and looks at them.
 pub struct Admin {
     client: AdminClient<Watch>,
+    /// Asks for what there is. Unlike the other client, it tells why it cannot connect.
+    asking: Arc<BaseConsumer<Watch>>,
     watch: Watch,
     settings: KafkaSettings,
 }
@@ -55,9 +59,10 @@ impl Admin {
         let watch = Watch::default();
         let mut config = settings.client_config("tol-admin");
         config.set_log_level(RDKafkaLogLevel::Error);
-        let client = AdminClient::from_config_and_context(&config, watch.clone())
-            .map_err(|error| KafkaError::from_client(&settings.brokers, &error, &watch))?;
-        Ok(Self { client, watch, settings: settings.clone() })
+        let failed = |error| KafkaError::from_client(&settings.brokers, &error, &watch);
+        let client = AdminClient::from_config_and_context(&config, watch.clone()).map_err(failed)?;
+        let asking = Arc::new(BaseConsumer::from_config_and_context(&config, watch.clone()).map_err(failed)?);
+        Ok(Self { client, asking, watch, settings: settings.clone() })
     }
 
     /// How many brokers the cluster has. It waits until one answers, for some seconds.
@@ -67,27 +72,28 @@ impl Admin {
 
     /// The topics that there are, and how many brokers.
     async fn metadata(&self) -> Result<(usize, BTreeMap<String, Described>), KafkaError> {
-        // The call blocks its thread, and the client has no other.
-        tokio::task::block_in_place(|| {
-            let fetched = self.client.inner().fetch_metadata(None, PATIENCE);
-            let metadata = fetched.map_err(|error| {
-                // An error of the connection is told with the client's events; they are read here.
-                KafkaError::from_client(&self.settings.brokers, &error, &self.watch)
-            })?;
-            let topics = metadata
-                .topics()
-                .iter()
-                .map(|topic| {
-                    let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
-                    let described = Described {
-                        partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
-                        replicas: i32::try_from(replicas.unwrap_or(0)).unwrap_or(i32::MAX),
-                    };
-                    (topic.name().to_owned(), described)
-                })
-                .collect();
-            Ok((metadata.brokers().len(), topics))
-        })
+        let (asking, brokers) = (self.asking.clone(), self.settings.brokers.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let metadata = fetch_metadata(&asking, None, &brokers, PATIENCE)?;
+            let topics = metadata.topics().iter().map(|topic| {
+                let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+                let described = Described {
+                    partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
+                    replicas: i32::try_from(replicas.unwrap_or(0)).unwrap_or(i32::MAX),
+                };
+                (topic.name().to_owned(), described)
+            });
+            Ok((metadata.brokers().len(), topics.collect()))
+        });
+        asked.await.map_err(|_| KafkaError::Closed)?
+    }
+
+    /// How many partitions a topic has.
+    pub async fn partitions(&self, topic: &str) -> Result<i32, KafkaError> {
+        match self.metadata().await?.1.get(topic) {
+            Some(described) => Ok(described.partitions),
+            None => Err(KafkaError::Topic { topic: topic.to_owned(), why: "it does not exist".to_owned() }),
+        }
     }
 
     /// Makes those of these topics that are missing, and says how the others differ from what they should be.
@@ -183,7 +189,8 @@ impl Admin {
                 differs(topic, "replicas", described.replicas.to_string(), spec.replication.to_string());
             }
         }
-        let specifiers: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let specifiers: Vec<ResourceSpecifier<'_>> =
+            topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         if specifiers.is_empty() {
             return Ok(differences);
         }

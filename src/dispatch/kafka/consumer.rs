@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::{self, Sender, error::TrySendError};
 use tokio::sync::oneshot;
 
-use crate::dispatch::kafka::context::Watch;
+use crate::dispatch::kafka::context::{Watch, fetch_metadata};
 use crate::dispatch::kafka::error::KafkaError;
 use crate::dispatch::kafka::offsets::Place;
 use crate::dispatch::kafka::settings::KafkaSettings;
@@ -61,12 +61,7 @@ pub struct Received {
 impl Received {
     /// Where it stood.
     pub fn place(&self) -> Place {
-        Place {
-            topic: self.topic.clone(),
-            partition: self.partition,
-            offset: self.offset,
-            assignment: self.assignment,
-        }
+        Place { topic: self.topic.clone(), partition: self.partition, offset: self.offset, assignment: self.assignment }
     }
 
     /// The text of a header.
@@ -141,7 +136,8 @@ impl Consumer {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
         let (began, beginning) = oneshot::channel();
         let (ends, ended) = oneshot::channel();
-        let thread = Thread { watch: watch.clone(), shared: shared.clone(), sender, held: VecDeque::new(), paused: false };
+        let thread =
+            Thread { watch: watch.clone(), shared: shared.clone(), sender, held: VecDeque::new(), paused: false };
         let brokers = settings.brokers.clone();
         // A consumer is made, used and dropped on its thread: each of these can block.
         std::thread::Builder::new()
@@ -252,7 +248,7 @@ fn subscribe(consumer: &BaseConsumer<Watch>, brokers: &str, subscription: &Subsc
         Subscription::All { group, topics, from } => {
             let mut all = TopicPartitionList::new();
             for topic in topics {
-                let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(failed)?;
+                let metadata = fetch_metadata(consumer, Some(topic), brokers, PATIENCE)?;
                 let found = metadata.topics().iter().find(|found| found.name() == topic);
                 let partitions = found.map_or(0, |found| found.partitions().len());
                 if partitions == 0 {
@@ -262,9 +258,25 @@ fn subscribe(consumer: &BaseConsumer<Watch>, brokers: &str, subscription: &Subsc
                     all.add_partition(topic, i32::try_from(partition).unwrap_or(i32::MAX));
                 }
             }
-            let start = beginnings(consumer, all, group.is_some(), *from).map_err(failed)?;
+            let start = patiently(consumer, || beginnings(consumer, &all, group.is_some(), *from)).map_err(failed)?;
             consumer.context().assign(&start);
             consumer.assign(&start).map_err(failed)
+        }
+    }
+}
+
+/// A topic that was made a moment ago has no leader yet, and a broker that was just started no coordinator.
+fn patiently<T>(
+    consumer: &BaseConsumer<Watch>,
+    mut ask: impl FnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Err(_) if Instant::now() < until && consumer.context().cause().is_none() => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
         }
     }
 }
@@ -272,26 +284,27 @@ fn subscribe(consumer: &BaseConsumer<Watch>, brokers: &str, subscription: &Subsc
 /// Where to begin in each partition: where it was committed, or as far back as asked for.
 fn beginnings(
     consumer: &BaseConsumer<Watch>,
-    all: TopicPartitionList,
+    all: &TopicPartitionList,
     has_group: bool,
     from: From,
 ) -> Result<TopicPartitionList, ClientError> {
     let otherwise = match from {
-        From::Earliest => all_at(&all, Offset::Beginning)?,
-        From::Latest => all_at(&all, Offset::End)?,
+        From::Earliest => all_at(all, Offset::Beginning)?,
+        From::Latest => all_at(all, Offset::End)?,
         From::Ago(length) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let time = i64::try_from(now.saturating_sub(length).as_millis()).unwrap_or(0);
-            let at = all_at(&all, Offset::Offset(time))?;
+            let at = all_at(all, Offset::Offset(time))?;
             consumer.offsets_for_times(at, PATIENCE)?
         }
     };
     // The end is asked for as a number: what arrives before the first fetch is read too.
     let mut start = TopicPartitionList::new();
-    let committed = if has_group { Some(consumer.committed_offsets(all, PATIENCE)?) } else { None };
+    let committed = if has_group { Some(consumer.committed_offsets(all.clone(), PATIENCE)?) } else { None };
     for element in otherwise.elements() {
         let (topic, partition) = (element.topic(), element.partition());
-        let known = committed.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset());
+        let known =
+            committed.as_ref().and_then(|list| list.find_partition(topic, partition)).map(|found| found.offset());
         let offset = match (known, element.offset()) {
             (Some(offset @ Offset::Offset(_)), _) => offset,
             (_, Offset::End | Offset::Invalid) => {
@@ -353,10 +366,7 @@ impl Thread {
         // What was fetched of a partition that is gone is read by its new owner.
         let assignment = self.watch.assignment_of(topic, partition)?;
         let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-                .collect()
+            headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
         });
         Some(Received {
             topic: Arc::from(topic),
@@ -405,7 +415,6 @@ impl Thread {
     /// Whether reading can go on after an error. Most are of a connection, and the client makes a new one.
     fn goes_on_after(&self, error: &ClientError) -> bool {
         let code = error.rdkafka_error_code();
-        self.watch.note(code, &error.to_string());
         let is_fatal = matches!(error, ClientError::MessageConsumptionFatal(_))
             || matches!(code, Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId));
         let problem = match code {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
@@ -109,7 +110,9 @@ impl Watch {
             || lower.contains("ssl handshake failed")
             || lower.contains("ssl_handshake")
             || lower.contains("certificate verify failed")
-            || lower.contains("connecting to a ssl listener");
+            || lower.contains("connecting to a ssl listener")
+            || lower.contains("ssl transport error")
+            || lower.contains("ssl alert");
         if is_refused {
             seen.refused = Some((Instant::now(), short.clone()));
         } else if is_tls {
@@ -163,6 +166,32 @@ impl ConsumerContext for Watch {
             Rebalance::Assign(partitions) => self.assign(partitions),
             Rebalance::Revoke(partitions) => self.revoke(partitions),
             Rebalance::Error(error) => self.note(error.rdkafka_error_code(), &error.to_string()),
+        }
+    }
+}
+
+/// Asks the cluster what there is. It tries for some time, but not once it is known that it is in vain.
+pub(super) fn fetch_metadata(
+    client: &BaseConsumer<Watch>,
+    topic: Option<&str>,
+    brokers: &str,
+    at_most: Duration,
+) -> Result<Metadata, KafkaError> {
+    let watch = client.context().clone();
+    let until = Instant::now() + at_most;
+    loop {
+        let error = match client.fetch_metadata(topic, Duration::from_millis(500)) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => error,
+        };
+        // What the client has to say of its connections is told only to who polls.
+        let polls = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < polls {
+            // Errors go to the context; messages there are none.
+            let _ = client.poll(Duration::from_millis(10));
+        }
+        if watch.cause().is_some() || Instant::now() >= until {
+            return Err(KafkaError::from_client(brokers, &error, &watch));
         }
     }
 }

@@ -11,9 +11,13 @@ pub enum KafkaError {
     Setting { name: &'static str, problem: String },
     #[error("no Kafka broker answers at {brokers}: {why}; check KAFKA_BROKERS and that the broker runs")]
     Unreachable { brokers: String, why: String },
-    #[error("Kafka refuses the name or the password: {why}; check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM")]
+    #[error(
+        "Kafka refuses the name or the password: {why}; check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"
+    )]
     Refused { why: String },
-    #[error("TLS with Kafka fails: {why}; check KAFKA_SECURITY_PROTOCOL and KAFKA_SSL_CA_LOCATION, and the certificate if the broker asks for one")]
+    #[error(
+        "TLS with Kafka fails: {why}; check KAFKA_SECURITY_PROTOCOL and KAFKA_SSL_CA_LOCATION, and the certificate if the broker asks for one"
+    )]
     Tls { why: String },
     #[error(
         "the Kafka cluster has {have} broker(s), and topics want {want} replicas; start more brokers, set \

@@ -22,8 +22,10 @@ pub use check::{Finding, Level, check};
 pub use consumer::{Consumer, From, Lag, Received, Subscription};
 pub use context::Watch;
 pub use error::KafkaError;
-pub use offsets::Offsets;
+pub use offsets::{Offsets, Place};
 pub use producer::{Producer, Record, Sent};
 pub use settings::{Compression, KafkaSettings, Mechanism, Protocol};
 pub use topics::{Topic, TopicSpec, Topics};
-pub use wire::{CONTENT_TYPE, Form, decode, encode};
+pub use wire::{
+    CONTENT_TYPE, PROTOBUF, decode, encode, envelope, error_report, is_expired, lease_key, now_ms, wire_key,
+};

@@ -150,7 +150,7 @@ impl Producer {
         base.partition = partition;
         if !headers.is_empty() {
             let start = OwnedHeaders::new_with_capacity(headers.len());
-            let all = headers.iter().fold(start, |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+            let all = headers.iter().fold(start, |all, &(key, value)| all.insert(Header { key, value: Some(value) }));
             base.headers = Some(all);
         }
         match self.producer.send(base) {

@@ -153,7 +153,8 @@ impl KafkaSettings {
             problem: "it is not set; name the brokers as HOST:PORT, separated by commas".to_owned(),
         })?;
         for broker in brokers.split(',').map(str::trim) {
-            let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            let port =
+                broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(port)) if port > 0) {
                 return Err(bad("KAFKA_BROKERS", broker, "of the form HOST:PORT"));
             }
@@ -231,7 +232,8 @@ impl KafkaSettings {
                 return problem("KAFKA_SASL_PASSWORD", format!("{protocol} needs it"));
             }
         } else if self.mechanism.is_some() || self.username.is_some() || self.password.is_some() {
-            let what = format!("it is {}, which uses no name and password", self.protocol.as_str().to_ascii_uppercase());
+            let what =
+                format!("it is {}, which uses no name and password", self.protocol.as_str().to_ascii_uppercase());
             return problem(
                 "KAFKA_SECURITY_PROTOCOL",
                 format!("{what}, but KAFKA_SASL_… is set; set it to SASL_SSL or SASL_PLAINTEXT"),
@@ -246,7 +248,10 @@ impl KafkaSettings {
             let Some(file) = file else { continue };
             if !self.protocol.has_tls() {
                 let protocol = self.protocol.as_str().to_ascii_uppercase();
-                return problem(name, format!("{protocol} uses no TLS; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"));
+                return problem(
+                    name,
+                    format!("{protocol} uses no TLS; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"),
+                );
             }
             if let Err(error) = std::fs::File::open(file) {
                 return problem(name, format!("{}: {error}", file.display()));
@@ -254,9 +259,7 @@ impl KafkaSettings {
         }
         match (&self.certificate, &self.key) {
             (Some(_), None) => problem("KAFKA_SSL_KEY_LOCATION", "a certificate needs its key".to_owned()),
-            (None, Some(_)) => {
-                problem("KAFKA_SSL_CERTIFICATE_LOCATION", "a key needs its certificate".to_owned())
-            }
+            (None, Some(_)) => problem("KAFKA_SSL_CERTIFICATE_LOCATION", "a key needs its certificate".to_owned()),
             (Some(_), Some(_)) | (None, None) => self.check_topics(),
         }
     }

@@ -141,7 +141,11 @@ mod tests {
         let names = ["a b", "a_20b", "a.b", "A b", "ä", "a.b.dlq"].map(|queue| topics.tasks(queue, Phase::Synthesize));
         let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), names.len(), "{names:?}");
-        assert!(names.iter().flat_map(|name| name.bytes()).all(|byte| byte.is_ascii_alphanumeric()
-            || matches!(byte, b'.' | b'-' | b'_')));
+        assert!(
+            names
+                .iter()
+                .flat_map(|name| name.bytes())
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        );
     }
 }

@@ -179,7 +179,12 @@ enum Taking {
     /// Who holds the run has changed meanwhile.
     Again,
     Held(String),
-    Done { key: String, epoch: i64, next_seq: i64, sum: Vec<u8> },
+    Done {
+        key: String,
+        epoch: i64,
+        next_seq: i64,
+        sum: Vec<u8>,
+    },
 }
 
 async fn take_within(
@@ -214,7 +219,8 @@ async fn take_within(
         }
         return Ok(Taking::Held(row.get::<_, Option<String>>(4).unwrap_or_else(|| "another process".to_owned())));
     }
-    let own_home = find(&home).filter(|row| holds(row).as_deref() == Some(id) && head.get::<_, Option<i32>>(1).is_some());
+    let own_home =
+        find(&home).filter(|row| holds(row).as_deref() == Some(id) && head.get::<_, Option<i32>>(1).is_some());
     let (key, epoch) = match own_home {
         // Back to its partition; whoever had it singly is kept out by the change of its owner.
         Some(row) => (home, row.get(1)),

@@ -1,8 +1,8 @@
 //! How a group of batches gets into the database: planned, written in one transaction, looked up when its fate is not
 //! known, planned anew without the runs that another holds.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -40,12 +40,10 @@ impl Writer {
                 Err(trouble) => trouble,
             };
             let trouble = match trouble {
-                Trouble::Unexpected => {
-                    match self.look_again(batches, &mut fates, &mut doubt).await {
-                        Ok(()) => Trouble::Unexpected,
-                        Err(trouble) => trouble,
-                    }
-                }
+                Trouble::Unexpected => match self.look_again(batches, &mut fates, &mut doubt).await {
+                    Ok(()) => Trouble::Unexpected,
+                    Err(trouble) => trouble,
+                },
                 other => other,
             };
             self.stand(trouble, &mut waiting).await?;
@@ -231,8 +229,7 @@ impl Writer {
     async fn begin(&mut self, batch: &Batch) -> Result<Result<PlannedRun, JournalError>, Trouble> {
         let run = &batch.run;
         if batch.accept.is_some() && !self.runs.contains_key(run) {
-            let head =
-                Head { number: 0, next_seq: batch.first_seq, position: 0, row: chain::root(run), fresh: true };
+            let head = Head { number: 0, next_seq: batch.first_seq, position: 0, row: chain::root(run), fresh: true };
             let home = lock(&self.shared.joined).is_some().then(|| home_of(run, self.shared.partitions));
             let partition = home.map(|home| format!("p/{home}"));
             let held = partition.and_then(|key| Some((self.shared.grants().get(&key)?.epoch, key)));
@@ -292,8 +289,9 @@ impl Writer {
             self.take_effect(last, fates);
         }
         let mut runs: Vec<String> = Vec::new();
+        let mut seen = HashSet::new();
         for (batch, fate) in batches.iter().zip(fates.iter()) {
-            if fate.is_none() && !runs.iter().any(|run| run == batch.run.as_str()) {
+            if fate.is_none() && seen.insert(&batch.run) {
                 runs.push(batch.run.as_str().to_owned());
             }
         }
@@ -312,11 +310,14 @@ impl Writer {
             let why = match self.runs.get(run) {
                 Some(Known::At { head, key, epoch }) => {
                     let (next_seq, sum): (i64, Vec<u8>) = (row.get(1), row.get(2));
-                    let (owner, now, holder): (String, Option<i64>, Option<String>) = (row.get(3), row.get(4), row.get(5));
+                    let (owner, now, holder): (String, Option<i64>, Option<String>) =
+                        (row.get(3), row.get(4), row.get(5));
                     let name = row.get::<_, Option<String>>(7).unwrap_or_else(|| "nobody".to_owned());
                     if owner != *key || now != Some(*epoch) || holder.as_ref() != Some(&id) {
                         let now = now.unwrap_or(0);
-                        Some(format!("it was held here as epoch {epoch} of {key}, and is held by {name} as epoch {now} of {owner}"))
+                        Some(format!(
+                            "it was held here as epoch {epoch} of {key}, and is held by {name} as epoch {now} of {owner}"
+                        ))
                     } else if u64::try_from(next_seq) != Ok(head.next_seq) || sum != head.row {
                         Some(format!("its log does not end before event {} any more", head.next_seq))
                     } else {

@@ -1,6 +1,6 @@
 //! What this process holds: under which epoch, and until when by its own clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// How long a lease lasts without being renewed, by the database's clock.
@@ -66,6 +66,7 @@ impl Grants {
 
     /// Notes the answer to a renewal: what was not renewed is lost.
     pub(crate) fn renewed(&mut self, asked_for: &[(String, i64)], renewed: &[String], asked: Instant) {
+        let renewed: HashSet<&String> = renewed.iter().collect();
         for (key, epoch) in asked_for {
             if renewed.contains(key) {
                 if let Some(grant) = self.held.get_mut(key).filter(|grant| grant.epoch == *epoch) {

@@ -76,7 +76,12 @@ impl Plan {
                 run: planned.run.clone(),
                 key: planned.key.clone(),
                 epoch: planned.epoch,
-                head: Head { next_seq: planned.rows.next_seq, row: planned.rows.sum, fresh: false, ..planned.head.clone() },
+                head: Head {
+                    next_seq: planned.rows.next_seq,
+                    row: planned.rows.sum,
+                    fresh: false,
+                    ..planned.head.clone()
+                },
                 refusal: planned.refusal.clone(),
                 finished: finished.is_some_and(|summary| summary.finished_at.is_some()),
             }
@@ -106,9 +111,8 @@ impl Plan {
         for (_, new) in &accepted {
             definitions.entry(new.definition_hash.clone()).or_insert_with(|| new.definition.to_vec());
         }
-        let sum = |(hash, body): (&String, &Vec<u8>)| {
-            Fields::of("definitions").add(hash.as_bytes()).add(body).sum().to_vec()
-        };
+        let sum =
+            |(hash, body): (&String, &Vec<u8>)| Fields::of("definitions").add(hash.as_bytes()).add(body).sum().to_vec();
         let mut values = Values::new();
         let sums: Vec<Vec<u8>> = definitions.iter().map(sum).collect();
         boxed(&mut values, definitions.keys().cloned().collect::<Vec<_>>());
@@ -130,33 +134,40 @@ impl Plan {
         boxed(&mut values, column(&accepted, |_, new| new.git_commit.clone()));
         boxed(&mut values, column(&accepted, |_, new| new.git_dirty));
         boxed(&mut values, column(&accepted, |planned, new| run_sum(planned.run.as_str(), new).to_vec()));
+        let accept = Step { sql: sql::ACCEPT, values };
+        let mut values = Values::new();
+        boxed(&mut values, column(&accepted, |planned, _| planned.run.as_str().to_owned()));
         boxed(&mut values, column(&accepted, |planned, _| signed(planned.head.next_seq)));
         boxed(&mut values, column(&accepted, |planned, _| planned.head.row.to_vec()));
         boxed(&mut values, column(&accepted, |planned, _| planned.key.clone()));
         boxed(&mut values, column(&accepted, |planned, _| planned.home));
-        boxed(&mut values, holder.to_owned());
-        vec![definitions, Step { sql: sql::ACCEPT, values }]
+        let mut steps = vec![definitions, accept, Step { sql: sql::BEGIN, values }];
+        let single: Vec<String> =
+            accepted.iter().map(|(planned, _)| planned.key.clone()).filter(|key| key.starts_with("r/")).collect();
+        if !single.is_empty() {
+            steps.push(Step { sql: sql::HOLD, values: vec![Box::new(single), Box::new(holder.to_owned())] });
+        }
+        steps
     }
 
     fn writing(&mut self, holder: &str) -> Step {
-        let keys: BTreeMap<&str, i64> = self.runs.iter().map(|run| (run.key.as_str(), run.epoch)).collect();
+        let keys: BTreeMap<String, i64> = self.runs.iter().map(|run| (run.key.clone(), run.epoch)).collect();
         let mut values = Values::new();
-        boxed(&mut values, keys.keys().map(|key| (*key).to_owned()).collect::<Vec<_>>());
+        boxed(&mut values, keys.keys().cloned().collect::<Vec<_>>());
         boxed(&mut values, keys.values().copied().collect::<Vec<_>>());
         boxed(&mut values, holder.to_owned());
-        let ordinals = 0..i32::try_from(self.runs.len()).unwrap_or(i32::MAX);
-        boxed(&mut values, ordinals.clone().collect::<Vec<_>>());
         boxed(&mut values, self.runs.iter().map(|run| run.run.as_str().to_owned()).collect::<Vec<_>>());
         boxed(&mut values, self.runs.iter().map(|run| run.key.clone()).collect::<Vec<_>>());
         boxed(&mut values, self.runs.iter().map(|run| signed(run.head.next_seq)).collect::<Vec<_>>());
         boxed(&mut values, self.runs.iter().map(|run| run.head.row.to_vec()).collect::<Vec<_>>());
         boxed(&mut values, self.runs.iter().map(|run| signed(run.rows.next_seq)).collect::<Vec<_>>());
         boxed(&mut values, self.runs.iter().map(|run| run.rows.sum.to_vec()).collect::<Vec<_>>());
+        boxed(&mut values, i64::try_from(keys.len()).unwrap_or(i64::MAX));
         let (mut of_run, mut first_seqs, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         let (mut bodies, mut sums): (Vec<Vec<u8>>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
-        for (ordinal, run) in ordinals.zip(&mut self.runs) {
+        for run in &mut self.runs {
             for row in run.rows.sealed.drain(..) {
-                of_run.push(ordinal);
+                of_run.push(run.run.as_str().to_owned());
                 first_seqs.push(signed(row.first_seq));
                 counts.push(signed(row.count));
                 bodies.push(row.packed);

@@ -18,6 +18,8 @@ mod sql;
 mod writer;
 
 #[cfg(test)]
+mod speed_tests;
+#[cfg(test)]
 mod tests;
 
 pub use journal::{PostgresJournal, PostgresOptions};

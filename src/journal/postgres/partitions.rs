@@ -96,7 +96,7 @@ impl Partitions {
     /// Says that this scheduler lives, takes its fair share of what is free, gives up what is above it, and tells what
     /// it holds now. To be called every three seconds; leases are renewed in the background as well.
     pub fn renew(&self) -> Result<Holdings, JournalError> {
-        let (asked, (schedulers, mine)) = self.hold(0)?;
+        let (asked, schedulers, mine) = self.hold(0)?;
         let share = self.count().div_ceil(schedulers.max(1)) as usize;
         let (asked, mine) = if mine.len() > share {
             // The highest go, so that the same stay from one time to the next.
@@ -105,7 +105,7 @@ impl Partitions {
             let kept = mine.into_iter().filter(|(partition, _)| !surplus.contains(partition)).collect();
             (asked, kept)
         } else if mine.len() < share {
-            let (asked, (_, mine)) = self.hold(share - mine.len())?;
+            let (asked, _, mine) = self.hold(share - mine.len())?;
             (asked, mine)
         } else {
             (asked, mine)
@@ -147,9 +147,7 @@ impl Partitions {
         let id = self.inner.shared.id.clone();
         self.inner.call(move |client| {
             let id = id.clone();
-            Box::pin(async move {
-                client.execute("DELETE FROM tol.schedulers WHERE id = $1", &[&id]).await.map(drop)
-            })
+            Box::pin(async move { client.execute("DELETE FROM tol.schedulers WHERE id = $1", &[&id]).await.map(drop) })
         })
     }
 
@@ -170,11 +168,11 @@ impl Partitions {
     }
 
     /// Renews, takes at most so many, and tells how many schedulers live and what this one holds.
-    fn hold(&self, take: usize) -> Result<(Instant, (u32, BTreeMap<u32, u64>)), JournalError> {
+    fn hold(&self, take: usize) -> Result<(Instant, u32, Epochs), JournalError> {
         let asked = Instant::now();
         let (id, name) = (self.inner.shared.id.clone(), self.name.clone());
         let take = i64::try_from(take).unwrap_or(i64::MAX);
-        let found = self.inner.call(move |client| {
+        let (live, mine) = self.inner.call(move |client| {
             let (id, name) = (id.clone(), name.clone());
             Box::pin(async move {
                 let transaction = client.transaction().await?;
@@ -195,9 +193,12 @@ impl Partitions {
                 Ok((u32::try_from(live).unwrap_or(u32::MAX), mine.collect()))
             })
         })?;
-        Ok((asked, found))
+        Ok((asked, live, mine))
     }
 }
+
+/// Partitions with the epochs under which they are held.
+type Epochs = BTreeMap<u32, u64>;
 
 fn key(partition: u32) -> String {
     format!("p/{partition}")

@@ -11,6 +11,9 @@ pub(crate) struct Step {
 /// Adds events to runs, provided that all of them are held as expected and end where they should, and that this very
 /// group was not written before. Otherwise the whole statement fails with `TL001`.
 ///
+/// The keys are locked before anything else, by the condition on their number. Every join goes by an index: the number
+/// of runs in a group varies too much for a plan that was made once to do otherwise.
+///
 /// `KEY SHARE` stands in the way of a taker's `UPDATE` lock, but not of a renewal.
 pub(crate) const WRITE: &str = "
 WITH held AS MATERIALIZED (
@@ -20,17 +23,17 @@ WITH held AS MATERIALIZED (
   ORDER BY o.key FOR KEY SHARE OF o),
 moved AS (
   UPDATE tol.heads AS h SET next_seq = u.next_seq, checksum = u.checksum
-  FROM unnest($4::int4[], $5::text[], $6::text[], $7::int8[], $8::bytea[], $9::int8[], $10::bytea[])
-    AS u (ordinal, run, key, before_seq, before_checksum, next_seq, checksum)
-  JOIN held ON held.key = u.key
-  WHERE h.run = u.run AND h.owner = u.key AND h.next_seq = u.before_seq AND h.checksum = u.before_checksum
-  RETURNING u.ordinal, h.number),
+  FROM unnest($4::text[], $5::text[], $6::int8[], $7::bytea[], $8::int8[], $9::bytea[])
+    AS u (run, key, before_seq, before_checksum, next_seq, checksum)
+  WHERE (SELECT count(*) FROM held) = $10::int8
+    AND h.run = u.run AND h.owner = u.key AND h.next_seq = u.before_seq AND h.checksum = u.before_checksum
+  RETURNING 1),
 added AS (
   INSERT INTO tol.log (number, first_seq, count, bodies, checksum)
-  SELECT m.number, r.first_seq, r.count, r.bodies, r.checksum
-  FROM unnest($11::int4[], $12::int8[], $13::int8[], $14::bytea[], $15::bytea[])
-    AS r (ordinal, first_seq, count, bodies, checksum)
-  JOIN moved AS m ON m.ordinal = r.ordinal),
+  SELECT h.number, r.first_seq, r.count, r.bodies, r.checksum
+  FROM unnest($11::text[], $12::int8[], $13::int8[], $14::bytea[], $15::bytea[])
+    AS r (run, first_seq, count, bodies, checksum)
+  JOIN tol.heads AS h ON h.run = r.run),
 marked AS (
   UPDATE tol.writers SET counter = $16::int8 WHERE id = $3::text AND counter = $16::int8 - 1 RETURNING 1)
 SELECT tol.expect((SELECT count(*) FROM moved) = $17::int8 AND EXISTS (SELECT 1 FROM marked))";
@@ -40,23 +43,27 @@ pub(crate) const DEFINITIONS: &str = "
 INSERT INTO tol.definitions (hash, definition, checksum)
 SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[]) ON CONFLICT (hash) DO NOTHING";
 
-/// Accepts runs: their rows, where their logs begin, and who holds each. Fails if a run of such a name is there.
+/// Accepts runs. Fails if a run of such a name is there.
 pub(crate) const ACCEPT: &str = "
-WITH given AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::bool[],
-    $9::bytea[], $10::int8[], $11::bytea[], $12::text[], $13::int4[]) WITH ORDINALITY
-  AS u (run, pipeline, path, started_at, parent, definition_hash, git_commit, git_dirty, checksum,
-    next_seq, root, owner, home, place)),
-listed AS (
-  INSERT INTO tol.runs (run, pipeline, path, status, paused, started_at, parent, definition_hash, git_commit,
-    git_dirty, checksum)
-  SELECT run, pipeline, path, 'running', false, started_at, parent, definition_hash, git_commit, git_dirty, checksum
-  FROM given ORDER BY place RETURNING run, number),
-begun AS (
-  INSERT INTO tol.heads (run, number, next_seq, checksum, owner, home)
-  SELECT g.run, l.number, g.next_seq, g.root, g.owner, g.home FROM given AS g JOIN listed AS l ON l.run = g.run)
+INSERT INTO tol.runs (run, pipeline, path, status, paused, started_at, parent, definition_hash, git_commit, git_dirty,
+  checksum)
+SELECT run, pipeline, path, 'running', false, started_at, parent, definition_hash, git_commit, git_dirty, checksum
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::bool[],
+  $9::bytea[]) WITH ORDINALITY
+  AS u (run, pipeline, path, started_at, parent, definition_hash, git_commit, git_dirty, checksum, place)
+ORDER BY place";
+
+/// Says where the logs of accepted runs begin.
+pub(crate) const BEGIN: &str = "
+INSERT INTO tol.heads (run, number, next_seq, checksum, owner, home)
+SELECT u.run, r.number, u.next_seq, u.root, u.owner, u.home
+FROM unnest($1::text[], $2::int8[], $3::bytea[], $4::text[], $5::int4[]) AS u (run, next_seq, root, owner, home)
+JOIN tol.runs AS r ON r.run = u.run";
+
+/// Holds accepted runs that belong to no partition of this process.
+pub(crate) const HOLD: &str = "
 INSERT INTO tol.owners (key, epoch, holder, expires_at)
-SELECT owner, 1, $14::text, clock_timestamp() + interval '10 s' FROM given WHERE owner = 'r/' || run";
+SELECT key, 1, $2::text, clock_timestamp() + interval '10 s' FROM unnest($1::text[]) AS u (key)";
 
 /// Changes what lists show of runs.
 pub(crate) const SUMMARIES: &str = "

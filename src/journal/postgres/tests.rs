@@ -1,7 +1,7 @@
 //! What only a journal that several machines share must keep: leases, epochs, partitions, a database that goes away.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -206,7 +206,8 @@ fn damage_is_told() {
         database.run(&format!("CREATE TABLE kept AS SELECT * FROM tol.log; {damage}"));
         let error = journal.load(&run).unwrap_err();
         assert!(matches!(error, JournalError::Corrupt { .. }), "{damage}: {error}");
-        database.run(&format!("DELETE FROM tol.log; INSERT INTO tol.log SELECT * FROM kept; DROP TABLE kept; {repair}"));
+        database
+            .run(&format!("DELETE FROM tol.log; INSERT INTO tol.log SELECT * FROM kept; DROP TABLE kept; {repair}"));
         assert_eq!(journal.load(&run).unwrap().len(), 6);
     };
     check("UPDATE tol.log SET bodies = overlay(bodies placing '\\x00' from 6) WHERE first_seq = 3", "");
@@ -275,7 +276,7 @@ fn schedulers_divide_the_partitions_and_take_over_from_the_dead() {
     let own = b.new_run_id().unwrap();
     write(&second, accept(&own, "p", &["event 1"])).unwrap();
     let home = b.partition_of(&own);
-    assert_eq!(b.unfinished_runs(home).unwrap(), [own.clone()]);
+    assert_eq!(b.unfinished_runs(home).unwrap(), std::slice::from_ref(&own));
     assert!(matches!(first.claim(&own).unwrap(), Claim::Held { .. }));
     fenced(write(&first, event(&own, 2)));
 
@@ -293,7 +294,7 @@ fn schedulers_divide_the_partitions_and_take_over_from_the_dead() {
     assert!(began.elapsed() > Duration::from_secs(5));
     assert!(!b.is_sure(home), "its own clock tells it that the lease may have run out");
     assert!(gained[&home] > taken.held[&home]);
-    assert_eq!(a.unfinished_runs(home).unwrap(), [own.clone()]);
+    assert_eq!(a.unfinished_runs(home).unwrap(), std::slice::from_ref(&own));
     assert_eq!(first.claim(&own).unwrap(), Claim::Taken);
     write(&first, event(&own, 2)).unwrap();
     cut.store(false, Ordering::SeqCst);
@@ -325,7 +326,7 @@ fn a_run_of_a_partition_that_nobody_holds_is_lent_and_given_back() {
     assert_eq!(again.unfinished_runs(home).unwrap(), [], "it is held singly");
     assert!(matches!(scheduler.claim(&run).unwrap(), Claim::Held { .. }));
     command.release(&run).unwrap();
-    assert_eq!(again.unfinished_runs(home).unwrap(), [run.clone()]);
+    assert_eq!(again.unfinished_runs(home).unwrap(), std::slice::from_ref(&run));
     assert_eq!(scheduler.claim(&run).unwrap(), Claim::Taken);
     write(&scheduler, event(&run, 3)).unwrap();
     fenced(write(&command, event(&run, 3)));
@@ -343,21 +344,54 @@ fn child_that_is_killed() {
     let run = run_id(1);
     write(&journal, accept(&run, "p", &["event 1"])).unwrap();
     for seq in 2.. {
-        write(&journal, event(&run, seq)).unwrap();
-        println!("acknowledged {seq}");
+        match write(&journal, event(&run, seq)) {
+            Ok(()) => println!("acknowledged {seq}"),
+            Err(error) => {
+                println!("refused, {} counted: {error}", journal.fenced());
+                return;
+            }
+        }
     }
+}
+
+fn start_child(database: &TestDatabase) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "journal::postgres::tests::child_that_is_killed"])
+        .env("TOL_JOURNAL_TEST_DATABASE", &database.url)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_process_that_was_stopped_and_goes_on_late_writes_nothing() {
+    let Some(database) = test_postgres::database() else { return };
+    let journal = open(&database);
+    let mut child = start_child(&database);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !lines.next().unwrap().unwrap().contains("acknowledged 50") {}
+    signal(&child, "-STOP");
+    let run = run_id(1);
+    until("the lease runs out", Duration::from_secs(15), || journal.claim(&run).unwrap() == Claim::Taken);
+    let before = journal.load(&run).unwrap().len() as u64;
+    write(&journal, event(&run, before + 1)).unwrap();
+    signal(&child, "-CONT");
+    let last = lines.map(Result::unwrap).find(|line| line.contains("refused")).unwrap();
+    assert!(last.contains("1 counted") && last.contains("taken the run over"), "{last}");
+    child.wait().unwrap();
+    assert_eq!(journal.load(&run).unwrap().len() as u64, before + 1);
+    assert_eq!(journal.verify().unwrap(), before + 1);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_process_is_killed_and_another_takes_over() {
     let Some(database) = test_postgres::database() else { return };
     let journal = open(&database);
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", "journal::postgres::tests::child_that_is_killed"])
-        .env("TOL_JOURNAL_TEST_DATABASE", &database.url)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start_child(&database);
     let mut acknowledged = 0;
     let read = |line: &str| line.split_once("acknowledged ").and_then(|(_, seq)| seq.parse::<u64>().ok());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -24,7 +24,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What is run on the writer's connection. A client that stops in the middle must not stand in a taker's way for long.
 pub(crate) const SETUP: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
-     SET idle_in_transaction_session_timeout = '5s'; \
+     SET idle_in_transaction_session_timeout = '5s'; SET enable_seqscan = off; SET enable_hashjoin = off; \
+     SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; \
      SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// What this process knows of a run.
@@ -101,9 +102,10 @@ impl Writer {
 
     /// The open connection, or one attempt to make one.
     pub(crate) async fn session(&mut self) -> Result<&mut Session, Trouble> {
-        self.link.connect().await.map_err(|error| {
-            if error.is_away() { Trouble::Away(error) } else { Trouble::End(error.into()) }
-        })
+        self.link
+            .connect()
+            .await
+            .map_err(|error| if error.is_away() { Trouble::Away(error) } else { Trouble::End(error.into()) })
     }
 
     /// Does something that may be done twice, again and again while the database is away.

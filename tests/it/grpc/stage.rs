@@ -18,8 +18,11 @@ use tol::id::{LeaseToken, RunId, UnitPath};
 use tol::task::{AgentCall, AgentPhase, Command as Words, Outcome, Placement, Provider, Script, Shell, Task, Work};
 
 /// Short, so that a test sees a lease run out.
-pub const TERMS: Terms =
-    Terms { lease: Duration::from_millis(1500), heartbeat: Duration::from_millis(300), resend: Duration::from_secs(20) };
+pub const TERMS: Terms = Terms {
+    lease: Duration::from_millis(1500),
+    heartbeat: Duration::from_millis(300),
+    resend: Duration::from_secs(20),
+};
 
 /// What a test waits for at most.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -238,7 +241,10 @@ pub fn agent(argv: &[&str]) -> Work {
         max_tokens: 1,
         temperature: None,
         model: None,
-        provider: Provider::Command { argv: argv.iter().map(|&word| word.to_owned()).collect(), dir: "/tmp".to_owned() },
+        provider: Provider::Command {
+            argv: argv.iter().map(|&word| word.to_owned()).collect(),
+            dir: "/tmp".to_owned(),
+        },
         env: Vec::new(),
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use tol::dispatch::{LeaseKey, Message};
+use tol::dispatch::{BusMessage, LeaseKey, Message};
 use tol::scheduler::{Decision, Input, Settlement, StepStatus};
 use tol::task::Task;
 
@@ -557,7 +557,7 @@ impl<'r> Cluster<'r> {
         }
     }
 
-    fn to_bus(&mut self, node: usize, message: Message) {
+    fn to_bus(&mut self, node: usize, BusMessage { to, message }: BusMessage) {
         let (run, words) = shown(&message);
         self.say(Some(run), || format!("n{node} -> bus: {words}"));
         if let Message::Task(task) = message {
@@ -570,6 +570,9 @@ impl<'r> Cluster<'r> {
             return;
         }
         for worker in 0..self.shape.workers {
+            if to.as_ref().is_some_and(|to| **to != format!("w{worker}")) {
+                continue;
+            }
             let Some(delay) = self.bus_delay() else { continue };
             let life = self.workers[worker].life;
             let what = ToWorker::Message(message.clone());

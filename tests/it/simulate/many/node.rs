@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tol::compile::Program;
-use tol::dispatch::{Joining, LeaseKey, Ledger, Message, Report, Sending, SessionId, Stop, Terms, Verdict};
+use tol::dispatch::{BusMessage, Joining, LeaseKey, Ledger, Report, Sending, SessionId, Stop, Terms, Verdict};
 use tol::id::{LeaseToken, RunId, UnitPath};
 use tol::runtime::replay;
 use tol::scheduler::{
@@ -29,7 +29,7 @@ const PATIENCE: u64 = 8000;
 pub enum Out {
     Store(Request),
     Session { worker: usize, link: u64, what: ToWorker },
-    Bus(Message),
+    Bus(BusMessage),
 }
 
 struct Owned {
