@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message as _;
 
-use crate::dispatch::kafka::consumer::Received;
 use crate::dispatch::LeaseKey;
+use crate::dispatch::kafka::consumer::Received;
 use crate::proto::{MAX_MESSAGE_BYTES, Undecodable, VERSION, key_from_wire, key_to_wire, v1};
 
 /// The header of a record that names its form.
