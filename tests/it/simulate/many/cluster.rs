@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tol::dispatch::{BusMessage, LeaseKey, Message};
-use tol::scheduler::{Decision, Input, Settlement, StepStatus};
 use tol::task::Task;
 
 use super::super::generate::Project;
@@ -12,9 +11,9 @@ use super::super::rng::Rng;
 use super::super::watch::projection;
 use super::fault::{Fault, Shape};
 use super::node::{Node, Out, run_number, worker_name};
-use super::store::{Answer, OWNED, Request, Store};
+use super::store::{Answer, Request, Store};
 use super::truth::Truth;
-use super::wire::{FromWorker, ToWorker};
+use super::wire::{FromWorker, ToWorker, shown};
 use super::worker::{Sent, Worker};
 
 /// How often schedulers look around, workers send heartbeats, and people look for questions, in milliseconds.
@@ -27,7 +26,7 @@ const PATIENCE: u64 = 1_500_000;
 /// A partition whose owner is gone is taken over within this time after its lease, by a scheduler that is well.
 const TAKEOVER: u64 = 5000;
 
-enum Happening {
+pub(super) enum Happening {
     NodeWakes(usize, u32),
     WorkerBeats(usize, u32),
     PeopleLook,
@@ -72,30 +71,30 @@ enum Happening {
 
 /// A whole cluster.
 pub struct Cluster<'r> {
-    rng: &'r mut Rng,
-    shape: Shape,
-    faults: Vec<(u64, Fault)>,
-    faulty: bool,
-    now: u64,
-    count: u64,
-    queue: BTreeMap<(u64, u64), Happening>,
+    pub(super) rng: &'r mut Rng,
+    pub(super) shape: Shape,
+    pub(super) faults: Vec<(u64, Fault)>,
+    pub(super) faulty: bool,
+    pub(super) now: u64,
+    pub(super) count: u64,
+    pub(super) queue: BTreeMap<(u64, u64), Happening>,
     /// The last arrival on each way, so that nothing on it overtakes.
-    ways: BTreeMap<(u8, usize, usize), u64>,
+    pub(super) ways: BTreeMap<(u8, usize, usize), u64>,
     pub store: Store,
-    nodes: Vec<Node>,
-    workers: Vec<Worker>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) workers: Vec<Worker>,
     /// What a stopped process finds when it goes on.
-    node_buffers: Vec<VecDeque<Happening>>,
-    worker_buffers: Vec<VecDeque<Happening>>,
+    pub(super) node_buffers: Vec<VecDeque<Happening>>,
+    pub(super) worker_buffers: Vec<VecDeque<Happening>>,
     /// Who is stopped or killed at the next write, or task.
-    node_traps: BTreeMap<usize, (bool, u64)>,
-    worker_traps: BTreeMap<usize, (bool, u64)>,
-    slow_store_until: u64,
-    bus_lost_until: u64,
-    bus_slow_until: u64,
-    links_cut: BTreeMap<(usize, usize), (u64, bool)>,
+    pub(super) node_traps: BTreeMap<usize, (bool, u64)>,
+    pub(super) worker_traps: BTreeMap<usize, (bool, u64)>,
+    pub(super) slow_store_until: u64,
+    pub(super) bus_lost_until: u64,
+    pub(super) bus_slow_until: u64,
+    pub(super) links_cut: BTreeMap<(usize, usize), (u64, bool)>,
     /// Connections that have lost something: nothing more comes through.
-    broken: BTreeSet<(usize, usize, u64)>,
+    pub(super) broken: BTreeSet<(usize, usize, u64)>,
     pub trace: Option<Vec<String>>,
     pub stats: Stats,
 }
@@ -247,16 +246,16 @@ impl<'r> Cluster<'r> {
         }
     }
 
-    fn at(&mut self, at: u64, happening: Happening) {
+    pub(super) fn at(&mut self, at: u64, happening: Happening) {
         self.count += 1;
         self.queue.insert((at.max(self.now), self.count), happening);
     }
 
-    fn after(&mut self, delay: u64, happening: Happening) {
+    pub(super) fn after(&mut self, delay: u64, happening: Happening) {
         self.at(self.now + delay, happening);
     }
 
-    fn say(&mut self, run: Option<usize>, words: impl FnOnce() -> String) {
+    pub(super) fn say(&mut self, run: Option<usize>, words: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             let run = run.map_or(String::new(), |run| format!("r{run} "));
             trace.push(format!("{:>8} {run}{}", self.now, words()));
@@ -446,7 +445,7 @@ impl<'r> Cluster<'r> {
     }
 
     /// Carries what schedulers and workers have sent.
-    fn sends(&mut self) {
+    pub(super) fn sends(&mut self) {
         for node in 0..self.shape.nodes {
             for out in std::mem::take(&mut self.nodes[node].out) {
                 match out {
@@ -593,204 +592,5 @@ impl<'r> Cluster<'r> {
         let what = ToWorker::Message(Message::Task(task));
         self.spring(worker);
         self.after(1, Happening::ToWorker { worker, life, node: 0, link: 0, what });
-    }
-
-    /// A task is on its way to a worker.
-    fn spring(&mut self, worker: usize) {
-        if let Some((kill, length)) = self.worker_traps.remove(&worker) {
-            let fault = if kill { Fault::KillWorker(worker, length) } else { Fault::FreezeWorker(worker, length) };
-            self.goes_wrong(fault);
-        }
-    }
-
-    fn goes_wrong(&mut self, fault: Fault) {
-        let now = self.now;
-        self.say(None, || format!("!! {fault:?}"));
-        match fault {
-            Fault::KillNode(number, length) => self.kill(true, number, length),
-            Fault::RestartNode(number, length) => {
-                let node = &mut self.nodes[number];
-                if node.up && !node.frozen {
-                    node.go_away(now);
-                    self.sends();
-                    self.kill(true, number, length);
-                }
-            }
-            Fault::KillWorker(number, length) => self.kill(false, number, length),
-            Fault::FreezeNode(number, length) => {
-                if self.nodes[number].up && !self.nodes[number].frozen {
-                    self.nodes[number].frozen = true;
-                    let life = self.nodes[number].life;
-                    self.after(length, Happening::Thaw { node: true, number, life });
-                }
-            }
-            Fault::FreezeWorker(number, length) => {
-                if self.workers[number].up && !self.workers[number].frozen {
-                    self.workers[number].frozen = true;
-                    let life = self.workers[number].life;
-                    self.after(length, Happening::Thaw { node: false, number, life });
-                }
-            }
-            Fault::AtWrite { node, kill, length } => drop(self.node_traps.insert(node, (kill, length))),
-            Fault::AtTask { worker, kill, length } => drop(self.worker_traps.insert(worker, (kill, length))),
-            Fault::CutStore(number, length) => {
-                if !std::mem::replace(&mut self.nodes[number].cut, true) {
-                    self.after(length, Happening::Mended(number));
-                }
-            }
-            Fault::SlowStore(length) => self.slow_store_until = now + length,
-            Fault::Clock(number, by) => self.nodes[number].skew += by,
-            Fault::CutLink { worker, node, length, stall } => {
-                self.links_cut.insert((worker, node), (now + length, stall));
-            }
-            Fault::LoseBus(length) => self.bus_lost_until = now + length,
-            Fault::SlowBus(length) => self.bus_slow_until = now + length,
-            Fault::Whim(run) => self.whim(run),
-        }
-    }
-
-    fn kill(&mut self, node: bool, number: usize, length: u64) {
-        let (up, frozen) = if node {
-            let at = &mut self.nodes[number];
-            (std::mem::replace(&mut at.up, false), std::mem::replace(&mut at.frozen, false))
-        } else {
-            let at = &mut self.workers[number];
-            (std::mem::replace(&mut at.up, false), std::mem::replace(&mut at.frozen, false))
-        };
-        if frozen {
-            let buffer = if node { &mut self.node_buffers[number] } else { &mut self.worker_buffers[number] };
-            buffer.clear();
-        }
-        if up {
-            self.after(length, Happening::Starts { node, number });
-            // Connections of a dead process are reset.
-            for worker in (0..self.shape.workers).filter(|_| node) {
-                self.workers[worker].reset(number);
-            }
-        }
-    }
-
-    fn start(&mut self, node: bool, number: usize) {
-        let now = self.now;
-        if node {
-            let counters = self.nodes[number].ledger.counters();
-            self.stats.lost += counters.lost;
-            self.stats.reclaimed += counters.reclaimed;
-            self.stats.stale += counters.stale;
-            self.nodes[number].reborn(self.shape.bus, now);
-            let life = self.nodes[number].life;
-            self.after(50, Happening::NodeWakes(number, life));
-        } else {
-            self.workers[number].reborn();
-            let life = self.workers[number].life;
-            self.after(50, Happening::WorkerBeats(number, life));
-        }
-    }
-
-    fn thaw(&mut self, node: bool, number: usize, life: u32) {
-        let now = self.now;
-        let waiting = std::mem::take(if node {
-            let at = &mut self.nodes[number];
-            if at.life != life || !at.frozen {
-                return;
-            }
-            at.frozen = false;
-            at.well_since = now;
-            &mut self.node_buffers[number]
-        } else {
-            let at = &mut self.workers[number];
-            if at.life != life || !at.frozen {
-                return;
-            }
-            at.frozen = false;
-            &mut self.worker_buffers[number]
-        });
-        self.say(None, || format!("{}{number} goes on", if node { "n" } else { "w" }));
-        // What came over one connection stays in its order; which connection is looked at first is chance.
-        let mut ways: BTreeMap<usize, VecDeque<Happening>> = BTreeMap::new();
-        for happening in waiting {
-            let way = match &happening {
-                Happening::FromStore(..) => 1,
-                Happening::ToNode { worker, .. } => 10 + worker,
-                Happening::ToWorker { node, .. } => 10 + node,
-                _ => 0,
-            };
-            ways.entry(way).or_default().push_back(happening);
-        }
-        while !ways.is_empty() {
-            let way = *ways.keys().nth(self.rng.below(ways.len())).unwrap();
-            for _ in 0..1 + self.rng.below(4) {
-                if let Some(happening) = ways.get_mut(&way).and_then(VecDeque::pop_front) {
-                    self.after(0, happening);
-                }
-            }
-            ways.retain(|_, waiting| !waiting.is_empty());
-        }
-    }
-
-    /// The scheduler that drives a run, as far as it knows.
-    fn driver(&mut self, run: usize) -> Option<usize> {
-        let now = self.now;
-        (0..self.shape.nodes).find(|node| {
-            let at = &self.nodes[*node];
-            at.up && !at.frozen && at.owns(run, now) && at.state(run).is_some()
-        })
-    }
-
-    fn whim(&mut self, run: usize) {
-        let Some(node) = self.driver(run) else { return };
-        let by = "p".to_owned();
-        let input = match self.rng.below(8) {
-            0 => Input::Cancel { by, now: self.rng.percent(40) },
-            1 => Input::Pause { by },
-            2 | 3 => Input::Unpause { by },
-            _ => return self.answer(node, run),
-        };
-        self.nodes[node].command(run, input, self.now, self.rng);
-    }
-
-    fn answer(&mut self, node: usize, run: usize) {
-        let Some(state) = self.nodes[node].state(run) else { return };
-        let questions: Vec<_> = state.open_questions().collect();
-        if questions.is_empty() {
-            return;
-        }
-        let key = questions[self.rng.below(questions.len())];
-        let unit = state.path(key);
-        let by = "ada".to_owned();
-        let input = if state.unit(key).is_some_and(|unit| unit.status == StepStatus::Unknown) {
-            let settlement = [Settlement::Succeeded, Settlement::Failed, Settlement::Retry][self.rng.below(3)];
-            Input::Settle { unit, settlement, by }
-        } else {
-            let decision = if self.rng.percent(60) { Decision::Approved } else { Decision::Rejected };
-            Input::Decide { unit, decision, by, comment: None }
-        };
-        self.nodes[node].command(run, input, self.now, self.rng);
-    }
-
-    fn people_look(&mut self) {
-        for run in 0..self.shape.runs {
-            let Some(node) = self.driver(run) else { continue };
-            if self.nodes[node].state(run).is_some_and(|state| state.paused) {
-                self.nodes[node].command(run, Input::Unpause { by: "p".to_owned() }, self.now, self.rng);
-            }
-            self.answer(node, run);
-        }
-        // A lease of the store is never held by nobody for long.
-        let free = (0..self.shape.partitions).find(|partition| self.store.owner(*partition, self.now).is_none());
-        if let Some(partition) = free {
-            let since = self.store.until(partition);
-            assert!(self.now <= since.max(OWNED) + 60_000, "nobody takes partition {partition} over");
-        }
-    }
-}
-
-fn shown(message: &Message) -> (usize, String) {
-    match message {
-        Message::Task(task) => (run_number(&task.run), format!("task {} {}", task.unit, task.token.0)),
-        Message::Stop { key, how } => (run_number(&key.run), format!("stop {} {} {how:?}", key.unit, key.token.0)),
-        Message::Answer { key, verdict } => {
-            (run_number(&key.run), format!("{} {} is {verdict:?}", key.unit, key.token.0))
-        }
     }
 }

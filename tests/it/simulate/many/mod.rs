@@ -3,6 +3,7 @@
 
 mod cluster;
 mod fault;
+mod mishap;
 mod node;
 mod seeds;
 mod store;

@@ -8,7 +8,7 @@ use super::cluster::{Cluster, Stats};
 use super::fault::{Fault, Shape, plan};
 
 /// Clusters of a plain `cargo test`.
-const CLUSTERS: u64 = 2000;
+const CLUSTERS: u64 = 1200;
 /// How many lines of what happened are shown.
 const SHOWN: usize = 60;
 
