@@ -13,6 +13,11 @@ pub enum ArtifactError {
         "MESSAGE_TOO_LARGE: the message has {bytes} bytes, the limit is {limit}; give scheduler and workers an artifact store, or make the payload smaller"
     )]
     TooLarge { bytes: usize, limit: usize },
+    /// No store keeps so much at once: who reads it holds it in memory.
+    #[error(
+        "an artifact of {bytes} bytes is larger than the limit of {limit}; write the data to a file or an object store and hand on its name"
+    )]
+    Oversized { bytes: u64, limit: usize },
     /// There is no artifact of that name.
     #[error("{place}: there is no artifact {hash}; it was swept, or another store was used to keep it")]
     Missing { place: String, hash: String },

@@ -1,11 +1,11 @@
 //! Artifacts in a folder: one file each, in 256 folders by the first two digits of their names.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::artifact::store::{check_name, verified};
+use crate::artifact::store::{check_name, check_size, damaged, verified};
 use crate::artifact::{ArtifactError, Store, Swept, reference_of};
 use crate::proto::v1::ArtifactRef;
 
@@ -53,6 +53,7 @@ impl FolderStore {
 
 impl Store for FolderStore {
     fn put(&self, bytes: &[u8]) -> Result<ArtifactRef, ArtifactError> {
+        check_size(bytes.len() as u64)?;
         let reference = reference_of(bytes);
         let path = self.path(&reference.hash)?;
         // A damaged file is written anew.
@@ -70,15 +71,22 @@ impl Store for FolderStore {
     }
 
     fn get(&self, reference: &ArtifactRef) -> Result<Vec<u8>, ArtifactError> {
+        check_size(reference.bytes)?;
         let path = self.path(&reference.hash)?;
         let place = path.display().to_string();
-        match fs::read(&path) {
-            Ok(bytes) => verified(bytes, reference, &place),
+        let file = match File::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(ArtifactError::Missing { place, hash: reference.hash.clone() })
+                return Err(ArtifactError::Missing { place, hash: reference.hash.clone() });
             }
-            Err(error) => Err(at(&path)(error)),
+            Err(error) => return Err(at(&path)(error)),
+        };
+        if file.metadata().map_err(at(&path))?.len() != reference.bytes {
+            return Err(damaged(reference, &place));
         }
+        let mut bytes = Vec::with_capacity(usize::try_from(reference.bytes).unwrap_or_default());
+        file.take(reference.bytes).read_to_end(&mut bytes).map_err(at(&path))?;
+        verified(bytes, reference, &place)
     }
 
     fn exists(&self, hash: &str) -> Result<bool, ArtifactError> {

@@ -13,4 +13,4 @@ pub use error::ArtifactError;
 pub use folder::FolderStore;
 pub use offload::{INLINE_LIMIT, load_outcome, load_task, offload_outcome, offload_task};
 pub use postgres::PostgresStore;
-pub use store::{Store, Swept, reference_of};
+pub use store::{ARTIFACT_BYTES_MAX, Store, Swept, reference_of};

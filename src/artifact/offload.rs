@@ -1,29 +1,38 @@
 //! What makes a message too large goes into the artifact store, and a reference takes its place.
 
-use prost::Message;
+use serde_json::Value;
 
 use crate::artifact::{ArtifactError, Store};
-use crate::proto::{MAX_MESSAGE_BYTES, Undecodable, v1};
+use crate::proto::{Form, MAX_MESSAGE_BYTES, Undecodable, outcome_len, task_len, v1};
 use crate::task::{Task, Work};
 
 /// The largest task or outcome that is sent as it is. What is between it and the limit of a message is for the
 /// envelope around it.
 pub const INLINE_LIMIT: usize = MAX_MESSAGE_BYTES - 64 * 1024;
 
-/// A task as it can be sent: its work goes into the store if it would be larger than `limit`.
+/// A task as it can be sent in this form: its work goes into the store if it would be larger than `limit`.
 ///
 /// # Errors
 /// `MESSAGE_TOO_LARGE` if there is no store, or if what is left is still too large.
-pub fn offload_task(task: &Task, store: Option<&dyn Store>, limit: usize) -> Result<v1::Task, ArtifactError> {
+pub fn offload_task(
+    task: &Task,
+    store: Option<&dyn Store>,
+    form: Form,
+    limit: usize,
+) -> Result<v1::Task, ArtifactError> {
     let mut message = v1::Task::from(task);
-    let bytes = message.encoded_len();
+    let bytes = task_len(&message, form)?;
     if bytes <= limit {
         return Ok(message);
     }
     let store = store.ok_or(ArtifactError::TooLarge { bytes, limit })?;
+    if matches!(&task.work, Work::Agent(call) if call.schema == Some(Value::Null)) {
+        // In the store it could not be told from no schema.
+        return Err(Undecodable::new("the schema of an agent's answer is `null`").into());
+    }
     let work = serde_json::to_vec(&task.work).map_err(|error| Undecodable::new(error.to_string()))?;
     message.work = Some(v1::task::Work::WorkRef(store.put(&work)?));
-    check(message.encoded_len(), limit)?;
+    check(task_len(&message, form)?, limit)?;
     Ok(message)
 }
 
@@ -40,17 +49,18 @@ pub fn load_task(mut message: v1::Task, store: Option<&dyn Store>) -> Result<Tas
     Ok(Task::try_from(message)?)
 }
 
-/// An outcome as it can be sent: its outputs go into the store if it would be larger than `limit`.
+/// An outcome as it can be sent in this form: its outputs go into the store if it would be larger than `limit`.
 ///
 /// # Errors
 /// `MESSAGE_TOO_LARGE` if there is no store, or if what is left is still too large.
 pub fn offload_outcome(
     outcome: &crate::task::Outcome,
     store: Option<&dyn Store>,
+    form: Form,
     limit: usize,
 ) -> Result<v1::Outcome, ArtifactError> {
     let mut message = v1::Outcome::from(outcome);
-    let bytes = message.encoded_len();
+    let bytes = outcome_len(&message, form)?;
     if bytes <= limit {
         return Ok(message);
     }
@@ -60,7 +70,7 @@ pub fn offload_outcome(
     {
         done.outputs = Some(v1::succeeded::Outputs::OutputsRef(store.put(text.as_bytes())?));
     }
-    check(message.encoded_len(), limit)?;
+    check(outcome_len(&message, form)?, limit)?;
     Ok(message)
 }
 

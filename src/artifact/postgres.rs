@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::artifact::store::{check_name, verified};
+use crate::artifact::store::{check_name, check_size, verified};
 use crate::artifact::{ArtifactError, Store, Swept, reference_of};
 use crate::database::Database;
 use crate::proto::v1::ArtifactRef;
@@ -44,6 +44,7 @@ impl PostgresStore {
 
 impl Store for PostgresStore {
     fn put(&self, bytes: &[u8]) -> Result<ArtifactRef, ArtifactError> {
+        check_size(bytes.len() as u64)?;
         let reference = reference_of(bytes);
         let content: Arc<[u8]> = Arc::from(bytes);
         let hash = reference.hash.clone();
@@ -74,7 +75,8 @@ impl Store for PostgresStore {
 
     fn get(&self, reference: &ArtifactRef) -> Result<Vec<u8>, ArtifactError> {
         check_name(&reference.hash)?;
-        let hash = reference.hash.clone();
+        check_size(reference.bytes)?;
+        let (hash, most) = (reference.hash.clone(), reference.bytes);
         let found: Option<Vec<u8>> = self.database.call(move |client| {
             let hash = hash.clone();
             Box::pin(async move {
@@ -93,6 +95,10 @@ impl Store for PostgresStore {
                 for number in 0_i32.. {
                     let Some(row) = snapshot.query_opt(&take, &[&hash, &number]).await? else { break };
                     content.extend_from_slice(row.get::<_, &[u8]>(0));
+                    // It is another content already: there is no use in the rest.
+                    if content.len() as u64 > most {
+                        break;
+                    }
                 }
                 snapshot.commit().await?;
                 Ok(Some(content))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::args::StateArgs;
 use super::exit::Failure;
 use crate::database::DatabaseUrl;
-use crate::journal::{FaultHook, Journal, OpenMode, Options, PostgresJournal, RunRow, SqliteJournal};
+use crate::journal::{FaultHook, Journal, OpenMode, Options, PostgresJournal, PostgresOptions, RunRow, SqliteJournal};
 use crate::project::{FolderSources, find_root};
 use crate::server::find_run;
 
@@ -81,15 +81,19 @@ impl Context {
         }
     }
 
+    /// The journal in the database, to write in; none if the journal lies in a folder.
+    pub fn shared_journal(&self) -> Result<Option<PostgresJournal>, Failure> {
+        let Some(url) = self.database()? else { return Ok(None) };
+        let options = PostgresOptions { fault: fault(), ..PostgresOptions::default() };
+        Ok(Some(PostgresJournal::open_with(&url, OpenMode::ReadWrite, options)?))
+    }
+
     /// The journal, to write in.
     pub fn journal(&self) -> Result<Arc<dyn Journal>, Failure> {
-        if let Some(url) = self.database()? {
-            return Ok(Arc::new(PostgresJournal::open(&url, OpenMode::ReadWrite)?));
+        if let Some(journal) = self.shared_journal()? {
+            return Ok(Arc::new(journal));
         }
-        let options = Options {
-            fault: super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>),
-            ..Options::default()
-        };
+        let options = Options { fault: fault(), ..Options::default() };
         Ok(Arc::new(SqliteJournal::open_with(&self.state_dir, OpenMode::ReadWrite, options)?))
     }
 
@@ -125,6 +129,11 @@ impl Context {
         }
         Ok(env)
     }
+}
+
+/// What tests do to a journal.
+fn fault() -> Option<Arc<dyn FaultHook>> {
+    super::signals::fault_hook().map(|hook| hook as Arc<dyn FaultHook>)
 }
 
 /// The variables of the file `.env` in the root, in its order; none if there is no such file.

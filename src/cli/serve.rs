@@ -14,7 +14,7 @@ use super::context::Context;
 use super::exit::{DONE, Failure};
 use super::print::err;
 use crate::gateway::{GatewayConfig, TlsFiles, Tokens};
-use crate::journal::StateFolder;
+use crate::journal::{Journal, StateFolder};
 use crate::server::{LocalWorker, Server, ServerConfig, ServerError, Signalled, Token};
 use crate::watch;
 
@@ -65,11 +65,19 @@ pub fn run(arguments: &ServeArgs) -> Result<u8, Failure> {
     };
     let token = token.map_err(|error| Failure::invalid(error.to_string()))?;
     gateway.tokens = Tokens::new(Some(token.secret()), environment.get("TOL_WORKER_TOKEN").map(String::as_str));
+    let shared = context.shared_journal()?;
+    let name = format!("tol serve, process {}", std::process::id());
+    let partitions = shared.as_ref().map(|journal| journal.join(&name)).transpose()?;
+    let journal: Arc<dyn Journal> = match shared {
+        Some(journal) => Arc::new(journal),
+        None => context.journal()?,
+    };
     let config = ServerConfig {
         folder: arguments.folder.clone(),
         root: context.root.clone(),
         state_dir: context.state_dir.clone(),
-        journal: context.journal()?,
+        journal,
+        partitions,
         environment,
         gateway,
         local_worker: if arguments.no_local_worker { LocalWorker::Off } else { LocalWorker::On },

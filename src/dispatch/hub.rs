@@ -9,8 +9,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-use crate::dispatch::ledger::{BusMessage, Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
-use crate::dispatch::{Dispatch, InProcess, Perform, Report, Stop, Verdict};
+use crate::dispatch::lease::{LeaseKey, Terms};
+use crate::dispatch::ledger::{Counters, Joining, Ledger, Message, Sending, SessionId};
+use crate::dispatch::{BusMessage, Dispatch, InProcess, Perform, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
 

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dispatch::bus_message::BusMessage;
+use crate::dispatch::lease::{LeaseKey, Terms};
 use crate::dispatch::remembered::Remembered;
 use crate::dispatch::{Lost, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
@@ -15,38 +17,6 @@ use crate::task::{Outcome, Task};
 
 /// The queue or capability of a worker that takes whatever there is.
 pub const ANYTHING: &str = "*";
-
-/// Names one hand-out.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseKey {
-    pub run: RunId,
-    pub unit: UnitPath,
-    pub token: LeaseToken,
-}
-
-impl LeaseKey {
-    /// The key of a task.
-    pub fn of(task: &Task) -> Self {
-        Self { run: task.run.clone(), unit: task.unit.clone(), token: task.token }
-    }
-}
-
-/// How long things may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// A hand-out that no heartbeat has named for so long is lost.
-    pub lease: Duration,
-    /// How often a worker says what it has in work.
-    pub heartbeat: Duration,
-    /// What was sent over a bus and taken by nobody for so long is sent again.
-    pub resend: Duration,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self { lease: Duration::from_secs(15), heartbeat: Duration::from_secs(5), resend: Duration::from_secs(20) }
-    }
-}
 
 /// Names one connection of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,20 +46,6 @@ pub enum Sending {
     Bus(BusMessage),
     /// To the scheduler's loop.
     Report(Report),
-}
-
-/// What a bus is to carry. Everybody hears it; a stop that is meant for one worker must not end another's work.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BusMessage {
-    /// Absent: whoever it concerns.
-    pub to: Option<Arc<str>>,
-    pub message: Message,
-}
-
-impl BusMessage {
-    fn to_all(message: Message) -> Self {
-        Self { to: None, message }
-    }
 }
 
 /// What a worker is told.
@@ -169,6 +125,8 @@ pub struct Ledger {
     /// Outcomes of runs that this scheduler does not drive, yet: it may be about to take them over.
     unclaimed: Remembered<LeaseKey, (Arc<str>, Outcome)>,
     counters: Counters,
+    /// When it was last looked at the time.
+    ticked: Option<Duration>,
     out: Vec<Sending>,
 }
 
@@ -186,6 +144,7 @@ impl Ledger {
             ended: Remembered::default(),
             unclaimed: Remembered::default(),
             counters: Counters::default(),
+            ticked: None,
             out: Vec::new(),
         }
     }
@@ -232,7 +191,8 @@ impl Ledger {
         self.sessions.values().map(|session| (session.worker.clone(), session.concurrency, session.has.len())).collect()
     }
 
-    /// From now on this scheduler answers for a run.
+    /// From now on this scheduler answers for a run: what it does not have of it is stale. A run that is taken over
+    /// begins once all that was out is reclaimed; until then nobody is told to stop, and outcomes are kept.
     pub fn begin(&mut self, run: &RunId) {
         self.driven.insert(run.clone());
     }
@@ -371,8 +331,20 @@ impl Ledger {
         self.sent()
     }
 
-    /// Time has passed: leases run out, messages are sent again.
+    /// Time has passed: leases run out, messages are sent again. It is to be called much more often than heartbeats
+    /// come: after a longer silence this scheduler itself has stood still, and what workers have said meanwhile is yet
+    /// to be read, so that nothing runs out for having been unheard in that time.
     pub fn tick(&mut self, now: Duration) -> Vec<Sending> {
+        let silence = now.saturating_sub(self.ticked.replace(now).unwrap_or(now));
+        if silence > self.terms.heartbeat {
+            for entry in self.entries.values_mut() {
+                if let Standing::Sent { again: until } | Standing::Expected { until } | Standing::Leased { until, .. } =
+                    &mut entry.standing
+                {
+                    *until += silence;
+                }
+            }
+        }
         let due = |entry: &Entry| match &entry.standing {
             Standing::Sent { again: until } | Standing::Expected { until } | Standing::Leased { until, .. } => {
                 now >= *until
@@ -417,7 +389,6 @@ impl Ledger {
 
     fn insert(&mut self, task: Task, standing: Standing) {
         let key = LeaseKey::of(&task);
-        self.driven.insert(key.run.clone());
         if matches!(standing, Standing::Queued) {
             self.waiting.entry(lane_of(&task)).or_default().push_back(key.clone());
         }

@@ -69,13 +69,20 @@ fn words(sendings: &[Sending]) -> Vec<String> {
     sendings.iter().map(word).collect()
 }
 
+/// A ledger that drives the run of these tests.
+fn driving(has_bus: bool) -> Ledger {
+    let mut ledger = Ledger::new(Terms::default(), has_bus);
+    ledger.begin(&RunId::new("r"));
+    ledger
+}
+
 fn success() -> Outcome {
     Outcome::success(1.into())
 }
 
 #[test]
 fn a_task_goes_to_the_least_loaded_worker_of_its_queue() {
-    let mut ledger = Ledger::new(Terms::default(), false);
+    let mut ledger = driving(false);
     assert!(words(&ledger.offer(task("early", 1, "gpu", &[]), SECOND)).is_empty());
     assert_eq!(ledger.unserved(), BTreeMap::from([(Arc::from("gpu"), 1)]));
     let (_, sent) = ledger.join(joining("small", &["default"], 2), SECOND);
@@ -99,7 +106,7 @@ fn a_task_goes_to_the_least_loaded_worker_of_its_queue() {
 
 #[test]
 fn a_worker_gets_only_what_it_is_able_to_do() {
-    let mut ledger = Ledger::new(Terms::default(), false);
+    let mut ledger = driving(false);
     ledger.join(joining("plain", &["default"], 9), SECOND);
     assert!(ledger.offer(task("a", 1, "default", &["gpu"]), SECOND).is_empty());
     // What cannot be done now does not hold up what can.
@@ -110,7 +117,7 @@ fn a_worker_gets_only_what_it_is_able_to_do() {
 
 #[test]
 fn a_lease_that_nobody_renews_is_lost_and_its_worker_is_stale() {
-    let mut ledger = Ledger::new(Terms::default(), false);
+    let mut ledger = driving(false);
     let worker: Arc<str> = Arc::from("w");
     let (id, _) = ledger.join(joining("w", &["default"], 1), SECOND);
     ledger.offer(task("a", 1, "default", &[]), SECOND);
@@ -128,7 +135,7 @@ fn a_lease_that_nobody_renews_is_lost_and_its_worker_is_stale() {
 
 #[test]
 fn a_worker_that_comes_back_keeps_what_it_has_and_loses_what_it_has_not() {
-    let mut ledger = Ledger::new(Terms::default(), false);
+    let mut ledger = driving(false);
     let worker: Arc<str> = Arc::from("w");
     let (id, _) = ledger.join(joining("w", &["default"], 3), SECOND);
     for (unit, token) in [("a", 1), ("b", 2)] {
@@ -151,11 +158,14 @@ fn another_scheduler_reclaims_what_its_workers_still_have_or_have_done() {
     ledger.join(Joining { leases: vec![key("a", 1)], ..joining("w", &["default"], 4) }, SECOND);
     // It ended while nobody drove the run.
     assert_eq!(words(&ledger.report(&worker, key("b", 2), success())), ["1 <- answer b 2 Unknown"]);
-    ledger.begin(&RunId::new("r"));
+    // While the hand-outs are being read, nobody is told to stop.
+    assert!(ledger.heartbeat(&worker, &[key("a", 1)], SECOND).is_empty());
     assert!(ledger.reclaim(task("a", 1, "default", &[]), SECOND).is_empty());
     assert_eq!(words(&ledger.reclaim(task("b", 2, "default", &[]), SECOND)), ["report b 2"]);
     assert_eq!(words(&ledger.answered(&key("b", 2), Verdict::Recorded, SECOND)), ["1 <- answer b 2 Recorded"]);
+    assert!(ledger.heartbeat(&worker, &[key("a", 1)], SECOND).is_empty());
     assert!(ledger.reclaim(task("c", 3, "default", &[]), SECOND).is_empty());
+    ledger.begin(&RunId::new("r"));
     ledger.heartbeat(&worker, &[key("a", 1)], SECOND * 15);
     assert_eq!(words(&ledger.tick(SECOND * 16)), ["lost c 3: no worker has said that it still has it"]);
     assert_eq!(words(&ledger.report(&worker, key("a", 1), success())), ["report a 1"]);
@@ -163,7 +173,7 @@ fn another_scheduler_reclaims_what_its_workers_still_have_or_have_done() {
 
 #[test]
 fn what_a_bus_carries_is_sent_again_until_somebody_has_it() {
-    let mut ledger = Ledger::new(Terms::default(), true);
+    let mut ledger = driving(true);
     let worker: Arc<str> = Arc::from("w");
     assert_eq!(words(&ledger.offer(task("a", 1, "default", &[]), SECOND)), ["bus <- task a 1"]);
     assert!(ledger.tick(SECOND * 20).is_empty());
@@ -183,13 +193,14 @@ fn what_a_bus_carries_is_sent_again_until_somebody_has_it() {
     // One that is stopped before anybody has it ends by itself.
     ledger.offer(task("b", 2, "default", &[]), SECOND * 30);
     assert_eq!(words(&ledger.stop(&key("b", 2), Stop::Graceful, SECOND * 31)), ["bus <- stop b 2 Graceful"]);
+    assert!([26, 31, 35].into_iter().all(|second| ledger.tick(SECOND * second).is_empty()));
     assert_eq!(words(&ledger.tick(SECOND * 36)), ["report b 2 stopped"]);
     assert_eq!(words(&ledger.heartbeat(&worker, &[key("b", 2)], SECOND * 37)), ["bus to w <- stop b 2 Now"]);
 }
 
 #[test]
 fn a_stop_ends_what_waits_and_a_lost_run_ends_what_is_done_here() {
-    let mut ledger = Ledger::new(Terms::default(), false);
+    let mut ledger = driving(false);
     ledger.offer(task("a", 1, "default", &[]), SECOND);
     assert_eq!(words(&ledger.stop(&key("a", 1), Stop::Graceful, SECOND)), ["report a 1 stopped"]);
     assert!(ledger.is_empty() && ledger.unserved().is_empty());
@@ -197,4 +208,20 @@ fn a_stop_ends_what_waits_and_a_lost_run_ends_what_is_done_here() {
     ledger.offer(task("b", 2, "default", &[]), SECOND);
     assert_eq!(words(&ledger.forget(&RunId::new("r"), false)), ["1 <- stop b 2 Now"]);
     assert!(ledger.is_empty());
+}
+
+#[test]
+fn a_scheduler_that_stood_still_loses_nothing_that_it_has_not_heard_of() {
+    let mut ledger = driving(false);
+    let worker: Arc<str> = Arc::from("w");
+    ledger.join(joining("w", &["default"], 2), SECOND);
+    ledger.offer(task("a", 1, "default", &[]), SECOND);
+    ledger.offer(task("b", 2, "default", &[]), SECOND);
+    assert!(ledger.tick(SECOND * 2).is_empty());
+    // Its heartbeats lie in the socket.
+    assert!(ledger.tick(SECOND * 60).is_empty());
+    ledger.heartbeat(&worker, &[key("a", 1)], SECOND * 60);
+    (61..72).for_each(|second| assert!(ledger.tick(SECOND * second).is_empty(), "{second}"));
+    (72..75).for_each(|second| drop(ledger.tick(SECOND * second)));
+    assert_eq!(ledger.len(), 1, "what nobody names is lost, later");
 }

@@ -5,18 +5,22 @@
 //! them out among workers in this process, on other machines and behind a bus. How a task is done is not known here:
 //! that is what a [`Perform`] is for.
 
+mod bus_message;
 mod hub;
 mod in_process;
 pub mod kafka;
+mod lease;
 mod ledger;
 mod log;
 mod remembered;
 mod stop;
 mod wire;
 
+pub use bus_message::BusMessage;
 pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
-pub use ledger::{BusMessage, Counters, Joining, LeaseKey, Ledger, Message, Sending, SessionId, Terms};
+pub use lease::{LeaseKey, Terms};
+pub use ledger::{Counters, Joining, Ledger, Message, Sending, SessionId};
 pub use log::{LogSink, LogStream, WorkerLine};
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 

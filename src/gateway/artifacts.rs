@@ -8,7 +8,7 @@ use tonic::{Status, Streaming};
 
 use crate::artifact::{ArtifactError, INLINE_LIMIT, Store, load_outcome, offload_task};
 use crate::gateway::refusal::{Refusal, too_large};
-use crate::proto::v1;
+use crate::proto::{Form, v1};
 use crate::task::{Outcome, Task};
 
 /// How large a piece is that the gateway sends.
@@ -34,7 +34,7 @@ pub(super) async fn offload(task: &Arc<Task>, store: Option<&Arc<dyn Store>>) ->
         return Ok(message);
     }
     let (task, store) = (task.clone(), store.cloned());
-    blocking(move || offload_task(&task, store.as_deref(), INLINE_LIMIT)).await
+    blocking(move || offload_task(&task, store.as_deref(), Form::Protobuf, INLINE_LIMIT)).await
 }
 
 /// The outcome of a message; its outputs come out of the store if they lie there.
@@ -68,6 +68,7 @@ impl From<ArtifactError> for Refusal {
         match error {
             ArtifactError::Missing { .. } => Self::NoArtifact { why },
             ArtifactError::Name(_) | ArtifactError::Undecodable(_) => Self::Malformed { why },
+            ArtifactError::Oversized { bytes, .. } => Self::TooLarge { what: format!("an artifact of {bytes} bytes") },
             ArtifactError::NoStore { .. } => Self::NoStore,
             ArtifactError::TooLarge { bytes, .. } => Self::TooLarge { what: format!("a message of {bytes} bytes") },
             ArtifactError::Damaged { .. } | ArtifactError::File { .. } | ArtifactError::Database(_) => {

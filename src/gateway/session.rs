@@ -305,6 +305,7 @@ impl Reader {
             ArtifactError::Name(_)
             | ArtifactError::NoStore { .. }
             | ArtifactError::TooLarge { .. }
+            | ArtifactError::Oversized { .. }
             | ArtifactError::Undecodable(_) => Ok(Outcome::failed(Failure::permanent(words))),
         }
     }

@@ -45,6 +45,12 @@ pub trait Journal: Send + Sync {
     /// Makes this process the owner of a run, unless another living process is.
     fn claim(&self, run: &RunId) -> Result<Claim, JournalError>;
 
+    /// Whether no other process can have taken a run over that this one owns, by this process's own steady clock. A
+    /// process that stood still for long is not sure any more until it has asked again.
+    fn is_sure(&self, _run: &RunId) -> bool {
+        true
+    }
+
     /// Gives a run up; a run that this process does not own stays as it is.
     fn release(&self, run: &RunId) -> Result<(), JournalError>;
 

@@ -48,7 +48,19 @@ pub fn check(envelope: &v1::Envelope) -> Result<(), EnvelopeError> {
     if matches!(payload, Some(Payload::Outcome(_) | Payload::Stop(_) | Payload::Receipt(_))) {
         key_from_wire(envelope.key.clone())?;
     }
+    if let Some(Payload::Receipt(receipt)) = payload {
+        verdict_of(receipt.verdict)?;
+    }
     Ok(())
+}
+
+/// The verdict of a receipt. One that is not known here is refused: to guess could make a worker forget an outcome.
+pub(super) fn verdict_of(verdict: i32) -> Result<v1::Verdict, Undecodable> {
+    match v1::Verdict::try_from(verdict) {
+        Ok(v1::Verdict::Unspecified) => Err(Undecodable::missing("receipt.verdict")),
+        Ok(verdict) => Ok(verdict),
+        Err(_) => Err(Undecodable::new(format!("there is no verdict {verdict}"))),
+    }
 }
 
 /// Takes every `1.x` and `1.x.y`; refuses others.

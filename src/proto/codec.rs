@@ -59,7 +59,29 @@ pub fn encode(envelope: &v1::Envelope, form: Form) -> Result<Vec<u8>, EnvelopeEr
     Ok(bytes)
 }
 
-/// The envelope in these bytes. A priority or a field that is not known here is passed over.
+/// How many bytes a task takes in a message of this form, without the envelope around it.
+///
+/// # Errors
+/// If the task cannot be written in this form.
+pub fn task_len(task: &v1::Task, form: Form) -> Result<usize, Undecodable> {
+    match form {
+        Form::Protobuf => Ok(task.encoded_len()),
+        Form::Json => json_form::task_len(task),
+    }
+}
+
+/// How many bytes an outcome takes in a message of this form, without the envelope around it.
+///
+/// # Errors
+/// If the outcome cannot be written in this form.
+pub fn outcome_len(outcome: &v1::Outcome, form: Form) -> Result<usize, Undecodable> {
+    match form {
+        Form::Protobuf => Ok(outcome.encoded_len()),
+        Form::Json => json_form::outcome_len(outcome),
+    }
+}
+
+/// The envelope in these bytes. A field, a priority or the stream of a log line that is not known here is passed over.
 ///
 /// # Errors
 /// If they are too many, cannot be read, or break the rules of the message's type.
@@ -72,6 +94,11 @@ pub fn decode(bytes: &[u8], form: Form) -> Result<v1::Envelope, EnvelopeError> {
     };
     if v1::Priority::try_from(envelope.priority).is_err() {
         envelope.priority = v1::Priority::Unspecified.into();
+    }
+    if let Some(v1::envelope::Payload::Log(log)) = &mut envelope.payload {
+        for line in &mut log.lines {
+            line.stream = line.stream().into();
+        }
     }
     check(&envelope)?;
     Ok(envelope)

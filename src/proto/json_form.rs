@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::proto::check::verdict_of;
 use crate::proto::envelope::type_name;
 use crate::proto::v1::envelope::Payload;
 use crate::proto::{EnvelopeError, Undecodable, check_version, v1};
@@ -145,6 +146,20 @@ pub(super) fn read(bytes: &[u8]) -> Result<v1::Envelope, EnvelopeError> {
         key: form.key.map(key_of),
         payload,
     })
+}
+
+/// How many bytes a task takes in the JSON form.
+pub(super) fn task_len(task: &v1::Task) -> Result<usize, Undecodable> {
+    length_of(&task_to_json(task)?)
+}
+
+/// How many bytes an outcome takes in the JSON form.
+pub(super) fn outcome_len(outcome: &v1::Outcome) -> Result<usize, Undecodable> {
+    length_of(&outcome_to_json(outcome)?)
+}
+
+fn length_of(value: &Value) -> Result<usize, Undecodable> {
+    serde_json::to_vec(value).map(|bytes| bytes.len()).map_err(|error| Undecodable::new(error.to_string()))
 }
 
 fn payload_to_json(payload: &Payload) -> Result<(&'static str, Value), Undecodable> {
@@ -329,12 +344,11 @@ fn line_of(form: LineForm) -> v1::LogLine {
 }
 
 fn verdict_name(verdict: i32) -> Result<&'static str, Undecodable> {
-    match v1::Verdict::try_from(verdict) {
-        Ok(v1::Verdict::Recorded) => Ok("recorded"),
-        Ok(v1::Verdict::Stale) => Ok("stale"),
-        Ok(v1::Verdict::Unknown) => Ok("unknown"),
-        Ok(v1::Verdict::Unspecified) => Err(Undecodable::missing("receipt.verdict")),
-        Err(_) => Err(Undecodable::new(format!("there is no verdict {verdict}"))),
+    match verdict_of(verdict)? {
+        v1::Verdict::Recorded => Ok("recorded"),
+        v1::Verdict::Stale => Ok("stale"),
+        v1::Verdict::Unknown => Ok("unknown"),
+        v1::Verdict::Unspecified => Err(Undecodable::missing("receipt.verdict")),
     }
 }
 

@@ -10,10 +10,12 @@ mod outcome_form;
 mod task_form;
 
 #[cfg(test)]
+mod refusal_tests;
+#[cfg(test)]
 mod tests;
 
 pub use check::{check, check_version, expired};
-pub use codec::{CONTENT_JSON, CONTENT_PROTOBUF, Form, decode, encode};
+pub use codec::{CONTENT_JSON, CONTENT_PROTOBUF, Form, decode, encode, outcome_len, task_len};
 pub use envelope::{
     Header, answer, answer_query, command_stop, command_task, data_log, error_report, event, heartbeat, notification,
     outcome, query,

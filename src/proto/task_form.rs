@@ -253,16 +253,34 @@ fn call_from_wire(call: v1::AgentCall) -> Result<AgentCall, Undecodable> {
         system_prompt: call.system_prompt,
         prompt: call.prompt,
         input: json("agent.input_json", &call.input_json)?,
-        schema: call.schema_json.map(|text| json("agent.schema_json", &text)).transpose()?,
+        schema: call.schema_json.as_deref().map(schema_from_wire).transpose()?,
         tools: call.tools.into_iter().map(card).collect::<Result<_, Undecodable>>()?,
         max_tokens: call.max_tokens,
-        temperature: call.temperature,
+        temperature: call.temperature.map(temperature_from_wire).transpose()?,
         model: call.model,
         provider: match call.provider.ok_or_else(|| Undecodable::missing("agent.provider"))? {
             v1::agent_call::Provider::Command(command) => Provider::Command { argv: command.argv, dir: command.dir },
         },
         env: named_from_wire(call.env)?,
     })
+}
+
+/// A JSON Schema is an object, `true` or `false`. Above all it is not `null`: the JSON form could not tell that from
+/// no schema at all.
+fn schema_from_wire(text: &str) -> Result<Value, Undecodable> {
+    let schema = json("agent.schema_json", text)?;
+    if schema.is_object() || schema.is_boolean() {
+        return Ok(schema);
+    }
+    Err(Undecodable::new("`agent.schema_json` is neither an object nor a boolean"))
+}
+
+/// JSON has no number for what is not finite.
+fn temperature_from_wire(temperature: f64) -> Result<f64, Undecodable> {
+    if temperature.is_finite() {
+        return Ok(temperature);
+    }
+    Err(Undecodable::new(format!("`agent.temperature` is {temperature}")))
 }
 
 fn named_to_wire(pairs: &[(String, Text)]) -> Vec<v1::NamedText> {

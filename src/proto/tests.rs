@@ -79,13 +79,13 @@ fn call() -> impl Strategy<Value = Work> {
     });
     let number = prop::option::of(any::<f64>().prop_filter("finite", |number| number.is_finite()));
     let first = (word(), phase, word(), word(), value());
-    let second = (prop::option::of(value()), prop::collection::vec(tool, 0..3), any::<u64>(), number);
+    // A schema is an object or a boolean.
+    let schema = value().prop_filter("a schema", |value| value.is_object() || value.is_boolean());
+    let second = (prop::option::of(schema), prop::collection::vec(tool, 0..3), any::<u64>(), number);
     let third = (prop::option::of(word()), words(), word(), named());
     (first, second, third).prop_map(
         |((agent, phase, system_prompt, prompt, input), (schema, tools, max_tokens, temperature), rest)| {
             let (model, argv, dir, env) = rest;
-            // A schema that is `null` is none.
-            let schema = schema.filter(|schema| !schema.is_null());
             let provider = Provider::Command { argv, dir };
             Work::Agent(AgentCall {
                 agent,

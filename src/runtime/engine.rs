@@ -1,6 +1,6 @@
 //! The loop itself: one task that owns every run of the process.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +95,7 @@ impl Engine {
             live: HashMap::new(),
             touched: Vec::new(),
             timers: BTreeSet::new(),
+            unsure: BTreeMap::new(),
             draws: Draws::seeded(),
             mark: uuid::Uuid::new_v4().simple().to_string(),
             dead: None,
@@ -155,6 +156,9 @@ struct Loop {
     touched: Vec<RunId>,
     /// When each run wants to be looked at next; only runs that have a timer stand here.
     timers: BTreeSet<(Option<Timestamp>, RunId)>,
+    /// Runs whose effects are held back because another process may have taken them over, with the number of the event
+    /// that is durable.
+    unsure: BTreeMap<RunId, u64>,
     draws: Draws,
     /// Keeps secrets apart from text while work is filled in; it never leaves this process.
     mark: String,
@@ -180,7 +184,7 @@ impl Loop {
                 },
                 Some(report) = self.reports.recv() => self.on_report(report),
                 () = sleep_until(next, self.config.clock.now()) => self.on_time(),
-                _ = poll.tick(), if self.config.takes_commands && !self.live.is_empty() => self.on_commands(),
+                _ = poll.tick(), if self.polls() => self.on_poll(),
             }
             self.drain();
             self.flush();
@@ -209,8 +213,9 @@ impl Loop {
             Message::Start(start) => self.on_start(*start),
             Message::Adopt { state, watcher } => {
                 let run = state.run.clone();
-                self.live.insert(run.clone(), Live::new(*state, watcher));
-                self.dispatch.begin(&run);
+                let mut live = Live::new(*state, watcher);
+                live.unannounced = true;
+                self.live.insert(run.clone(), live);
                 let input = if self.dispatch.outlives() { Input::Reclaim } else { Input::Recover };
                 if let Err(error) = self.take_in(&run, input)
                     && let Some(live) = self.live.remove(&run)
@@ -346,14 +351,45 @@ impl Loop {
 
     fn on_durable(&mut self, run: &RunId, seq: u64) {
         self.answer(run, seq);
+        let goes_on = self.live.get(run).is_some_and(|live| live.state.verdict.is_none());
+        if goes_on && !self.config.journal.is_sure(run) {
+            // What follows may be another process's to do by now. It is done once this one is sure again; if it
+            // never is, its next write is refused.
+            self.unsure.insert(run.clone(), seq);
+            return;
+        }
         loop {
             let Some(live) = self.live.get_mut(run) else { return };
             let Some((_, at, effects)) = live.due(seq) else { break };
             for effect in effects {
                 self.perform(run, at, effect);
             }
+            // Only now is all that had been out out here. Whoever came before with some of it was not sent away.
+            if let Some(live) = self.live.get_mut(run)
+                && std::mem::take(&mut live.unannounced)
+            {
+                self.dispatch.begin(run);
+            }
         }
         self.look_for_waiting(run);
+    }
+
+    fn polls(&self) -> bool {
+        !self.unsure.is_empty() || (self.config.takes_commands && !self.live.is_empty())
+    }
+
+    fn on_poll(&mut self) {
+        self.on_unsure();
+        if self.config.takes_commands && !self.live.is_empty() {
+            self.on_commands();
+        }
+    }
+
+    /// Does what was held back while it was not sure whose the runs are.
+    fn on_unsure(&mut self) {
+        for (run, seq) in std::mem::take(&mut self.unsure) {
+            self.on_durable(&run, seq);
+        }
     }
 
     /// Workers hear of what is recorded before anything follows from it.

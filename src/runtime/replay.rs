@@ -48,6 +48,9 @@ pub fn rebuild(journal: &dyn Journal, run: &RunId) -> Result<Rebuilt, RuntimeErr
     rebuild_with(journal, run, &mut |row, profile| load_program(journal, row, profile), &mut |_, _| {})
 }
 
+/// Gives the program of a run's row, with the profile that is laid over it.
+pub type FindProgram<'a> = dyn FnMut(&RunRow, Option<String>) -> Result<Arc<Program>, RuntimeError> + 'a;
+
 /// The same, with the program from elsewhere, and with what each event led to.
 ///
 /// # Errors
@@ -55,7 +58,7 @@ pub fn rebuild(journal: &dyn Journal, run: &RunId) -> Result<Rebuilt, RuntimeErr
 pub fn rebuild_with(
     journal: &dyn Journal,
     run: &RunId,
-    program: &mut dyn FnMut(&RunRow, Option<String>) -> Result<Arc<Program>, RuntimeError>,
+    program: &mut FindProgram<'_>,
     see: &mut dyn FnMut(Timestamp, Vec<Effect>),
 ) -> Result<Rebuilt, RuntimeError> {
     let row = journal.run(run)?.ok_or_else(|| RuntimeError::NoSuchRun(run.to_string()))?;

@@ -14,6 +14,7 @@ use crate::runtime::{
     rebuild_with,
 };
 use crate::scheduler::{Effect, Rejection, RunStatus};
+use crate::server::division::Division;
 use crate::server::hall::Hall;
 use crate::time::Timestamp;
 use crate::watch::Served;
@@ -33,6 +34,8 @@ pub struct Core {
     /// The environment that runs may inherit from.
     pub environment: BTreeMap<String, String>,
     pub say: Say,
+    /// The part in the division of the runs, if there may be other servers.
+    pub division: Option<Division>,
     /// Set once the folder is watched.
     pub served: OnceLock<Served>,
     /// What git says of a pipeline's files, by the number of the set and the path.
@@ -55,8 +58,10 @@ impl Core {
         state_dir: PathBuf,
         environment: BTreeMap<String, String>,
         say: Say,
+        division: Option<Division>,
     ) -> Self {
         Self {
+            division,
             journal,
             engine,
             hall,
@@ -148,6 +153,15 @@ impl Core {
         let Some((watcher, _)) = self.hall.enter(run) else { return Ok(false) };
         self.engine.adopt(state, Some(watcher));
         Ok(true)
+    }
+
+    /// Says how many runs were taken up.
+    pub fn tell_taken(&self, count: usize) {
+        match count {
+            0 => {}
+            1 => (self.say)("1 run is taken up where its process left it"),
+            count => (self.say)(&format!("{count} runs are taken up where their process left them")),
+        }
     }
 
     /// A run as it stands in the journal; its program is shared with other runs of the same definition.

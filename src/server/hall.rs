@@ -23,6 +23,9 @@ const BACKLOG: usize = 1024;
 const EARLY_BYTES: usize = 4096;
 const EARLY: Duration = Duration::from_secs(2);
 
+/// Tells whether a run was accepted.
+pub type Accepted = oneshot::Receiver<Result<(), RuntimeError>>;
+
 /// What watchers are told of a run.
 #[derive(Clone, Debug)]
 pub enum Told {
@@ -74,10 +77,7 @@ struct Entry {
 impl Hall {
     /// A run is about to be driven here; gives the channel for what the engine tells of it, and the news whether it was
     /// accepted. None if it is driven here already.
-    pub fn enter(
-        self: &Arc<Self>,
-        run: &RunId,
-    ) -> Option<(mpsc::UnboundedSender<RunEvent>, oneshot::Receiver<Result<(), RuntimeError>>)> {
+    pub fn enter(self: &Arc<Self>, run: &RunId) -> Option<(mpsc::UnboundedSender<RunEvent>, Accepted)> {
         let (accepted, news) = oneshot::channel();
         let mut runs = self.runs();
         if runs.contains_key(run) {

@@ -4,6 +4,7 @@
 //! It decides nothing about a run; the scheduler does. What is served is for `watch` to keep.
 
 mod core;
+mod division;
 mod error;
 mod hall;
 mod retention;

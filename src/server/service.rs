@@ -112,6 +112,7 @@ impl Runs for RunsService {
         let run = self.find(asked.run).await?.run;
         let core = self.core.clone();
         let tail = Tail {
+            changes: core.journal.subscribe(),
             journal: core.journal.clone(),
             hall: Some(core.hall.clone()),
             rebuild: Arc::new(move |run, see| core.rebuild(run, see)),

@@ -16,12 +16,13 @@ use crate::dispatch::{Hub, Joining, LocalSession, Stop, Terms};
 use crate::gateway::{Gateway, GatewayConfig, Readiness};
 use crate::handler::{LogFolder, WorkerContext};
 use crate::id::RunId;
-use crate::journal::Journal;
+use crate::journal::{Journal, Partitions};
 use crate::proto::MAX_MESSAGE_BYTES;
 use crate::proto::v1::runs_server::RunsServer;
 use crate::runtime::{Engine, EngineConfig, RuntimeError, SystemClock};
 use crate::scheduler::Input;
 use crate::server::core::{Core, Say};
+use crate::server::division::{self, Division};
 use crate::server::error::ServerError;
 use crate::server::hall::Hall;
 use crate::server::retention::Retention;
@@ -56,6 +57,8 @@ pub struct ServerConfig {
     pub root: PathBuf,
     pub state_dir: PathBuf,
     pub journal: Arc<dyn Journal>,
+    /// The part in the division of the runs, where the journal has one.
+    pub partitions: Option<Partitions>,
     pub environment: BTreeMap<String, String>,
     pub gateway: GatewayConfig,
     pub local_worker: LocalWorker,
@@ -84,6 +87,8 @@ pub struct Server {
     address: SocketAddr,
     local: Option<LocalSession>,
     changed: Arc<Notify>,
+    /// Takes up what other processes left.
+    taking: Option<JoinHandle<()>>,
     /// Closes the gateway.
     ending: CancellationToken,
     grace: Duration,
@@ -96,8 +101,8 @@ impl Server {
     /// # Errors
     /// If the address cannot be had or must not be, or the journal cannot be read.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
-        let ServerConfig { folder, root, state_dir, journal, environment, gateway, local_worker, grace, watch, say } =
-            config;
+        let ServerConfig { folder, root, state_dir, journal, partitions, environment, .. } = config;
+        let ServerConfig { gateway, local_worker, grace, watch, say, .. } = config;
         let hall = Arc::new(Hall::default());
         let mut hub = None;
         let engine_config = EngineConfig {
@@ -112,8 +117,9 @@ impl Server {
             started
         });
         let hub = hub.ok_or(ServerError::Fault)?;
-        let core =
-            Arc::new(Core::new(journal, engine, hall.clone(), state_dir.clone(), environment.clone(), say.clone()));
+        let division = partitions.map(|partitions| Division { partitions });
+        let core = Core::new(journal, engine, hall.clone(), state_dir.clone(), environment.clone(), say, division);
+        let core = Arc::new(core);
         let ending = CancellationToken::new();
         let sink = Arc::new(Sink { folder: LogFolder::new(state_dir.clone()), hall: hall.clone() });
         let service = RunsServer::new(RunsService { core: core.clone(), ending: ending.clone() })
@@ -135,6 +141,7 @@ impl Server {
             address,
             local: None,
             changed: Arc::new(Notify::new()),
+            taking: None,
             ending,
             grace,
         };
@@ -197,19 +204,34 @@ impl Server {
         self.local = Some(LocalSession::start(&self.hub, joining, Arc::new(Worker::new(Arc::new(context)))));
     }
 
-    /// Takes up what was left, beside everything else.
-    fn recover(&self) {
+    /// Takes up what was left, beside everything else; among several servers, again and again.
+    fn recover(&mut self) {
         let (core, changed) = (self.core.clone(), self.changed.clone());
-        tokio::task::spawn_blocking(move || {
-            match core.recover() {
-                Ok(0) => {}
-                Ok(1) => (core.say)("1 run is taken up where its process left it"),
-                Ok(count) => (core.say)(&format!("{count} runs are taken up where their process left them")),
-                Err(error) => (core.say)(&format!("the runs of the last process cannot be taken up: {error}")),
+        self.taking = Some(tokio::spawn(async move {
+            for count in 0.. {
+                let taker = core.clone();
+                let taken = tokio::task::spawn_blocking(move || match &taker.division {
+                    Some(division) => division.look(&taker, count).map_err(RuntimeError::Journal),
+                    None => taker.recover().map(|count| taker.tell_taken(count)),
+                });
+                match taken.await {
+                    Ok(Ok(())) => {
+                        core.recovered.store(true, Ordering::Release);
+                        changed.notify_one();
+                    }
+                    Ok(Err(error)) => (core.say)(&format!("the runs of other processes cannot be taken up: {error}")),
+                    Err(_) => return,
+                }
+                let is_done = core.division.is_none() && core.recovered.load(Ordering::Acquire);
+                if is_done || core.is_draining() {
+                    return;
+                }
+                tokio::time::sleep(division::EVERY).await;
+                if core.is_draining() {
+                    return;
+                }
             }
-            core.recovered.store(true, Ordering::Release);
-            changed.notify_one();
-        });
+        }));
     }
 
     /// Serves until it is asked to end; then drains.
@@ -299,9 +321,24 @@ impl Server {
         if !gateway.is_finished() {
             let _ = gateway.await;
         }
-        let left = core.hall.driven().len();
-        let journal = core.journal.clone();
-        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        let left = core.hall.driven();
+        if let Some(taking) = self.taking {
+            // It looks at the flag between two short pauses.
+            let _ = taking.await;
+        }
+        let (closer, runs) = (core.clone(), left.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            if let Some(division) = &closer.division {
+                // Other servers need not wait until what is held here runs out.
+                runs.iter().for_each(|run| closer.engine.lose(run));
+                if let Err(error) = division.partitions.leave() {
+                    (closer.say)(&format!("the partitions are not given up, and run out by themselves: {error}"));
+                }
+            }
+            closer.journal.close();
+        });
+        let _ = closed.await;
+        let left = left.len();
         let runs = match left {
             0 => String::new(),
             1 => "; 1 run goes on when a server starts again".to_owned(),

@@ -36,9 +36,15 @@ pub async fn submit(core: &Arc<Core>, request: SubmitRequest) -> Result<SubmitRe
         "" => None,
         _ => Some(core.keyed.lock().await),
     };
-    let run = run_of(&request.idempotency_key);
+    let run = run_of(core, &request.idempotency_key)?;
     if !request.idempotency_key.is_empty() && core.journal.run(&run).map_err(status_of_journal)?.is_some() {
         return Ok(SubmitResponse { run_id: run.to_string(), existed: true });
+    }
+    if let Some(division) = core.division.as_ref().filter(|division| !division.holds(&run)) {
+        let partition = division.partitions.partition_of(&run);
+        return Err(Status::unavailable(format!(
+            "the run of this key belongs to partition {partition}, which another server holds: submit it there, or try again"
+        )));
     }
     let program = find(&set, &request.pipeline)?;
     let profile = request.profile.clone().or_else(|| core.environment.get("TOL_ENV").cloned());
@@ -80,10 +86,21 @@ pub async fn submit(core: &Arc<Core>, request: SubmitRequest) -> Result<SubmitRe
 }
 
 /// A fresh name, or the one that belongs to a key: two requests with one key name one run, whichever server gets them.
-fn run_of(key: &str) -> RunId {
-    if key.is_empty() {
-        return RunId::new(&uuid::Uuid::now_v7().to_string());
+fn run_of(core: &Core, key: &str) -> Result<RunId, Status> {
+    if !key.is_empty() {
+        return Ok(keyed(key));
     }
+    match &core.division {
+        None => Ok(RunId::new(&uuid::Uuid::now_v7().to_string())),
+        Some(division) => division.partitions.new_run_id().ok_or_else(|| {
+            Status::unavailable(
+                "this server holds no partition yet: other servers have them all; try again in a moment",
+            )
+        }),
+    }
+}
+
+fn keyed(key: &str) -> RunId {
     let mut bytes = [0; 16];
     let hash = blake3::derive_key("tol 2026-11 idempotency key of a submission", key.as_bytes());
     bytes.copy_from_slice(hash.get(..16).unwrap_or(&[0; 16]));
@@ -164,13 +181,12 @@ async fn git_of(core: &Arc<Core>, set: &Arc<Set>, program: &Program) -> GitState
 
 #[cfg(test)]
 mod tests {
-    use super::run_of;
+    use super::keyed;
 
     #[test]
     fn one_key_is_one_run() {
-        assert_eq!(run_of("a"), run_of("a"));
-        assert_ne!(run_of("a"), run_of("b"));
-        assert_ne!(run_of(""), run_of(""));
-        assert_eq!(uuid::Uuid::parse_str(run_of("a").as_str()).unwrap().get_version_num(), 8);
+        assert_eq!(keyed("a"), keyed("a"));
+        assert_ne!(keyed("a"), keyed("b"));
+        assert_eq!(uuid::Uuid::parse_str(keyed("a").as_str()).unwrap().get_version_num(), 8);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::handler::LogLine;
 use crate::id::{RunId, UnitPath};
@@ -20,6 +20,8 @@ use crate::time::Timestamp;
 
 /// How often a run that another process drives is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same where the journal tells of changes.
+const SLOW_LOOK: Duration = Duration::from_secs(5);
 /// A look is followed by so many times its own length of rest, so that long histories do not take all of a processor.
 const REST: u32 = 10;
 
@@ -48,6 +50,8 @@ pub struct Tail {
     /// The number of the first change that is wanted.
     pub from: u64,
     pub logs: bool,
+    /// Tells of changes by others, if the journal does.
+    pub changes: Option<watch::Receiver<u64>>,
 }
 
 /// Nobody listens any more.
@@ -66,7 +70,8 @@ impl Tail {
         let rebuild: Rebuild = Arc::new(move |run, see| {
             rebuild_with(&*reader, run, &mut |row, profile| crate::runtime::load_program(&*reader, row, profile), see)
         });
-        Self { journal, hall: None, rebuild, run, from: 0, logs: false }
+        let changes = journal.subscribe();
+        Self { journal, hall: None, rebuild, run, from: 0, logs: false, changes }
     }
 
     /// Tells everything until the run has ended or nobody listens.
@@ -101,11 +106,27 @@ impl Tail {
                 },
                 None => {
                     tokio::select! {
-                        () = tokio::time::sleep(LOOK.max(took * REST)) => {}
+                        () = self.changed(took) => {}
                         () = out.closed() => return Ok(()),
                     }
                 }
             }
+        }
+    }
+
+    /// Waits until the journal may have something new, which a look of this length would find.
+    async fn changed(&mut self, took: Duration) {
+        let rest = took * REST;
+        match &mut self.changes {
+            Some(changes) => {
+                tokio::time::sleep(rest).await;
+                // A change that is not told of, and the end of the telling, are found by the slow look.
+                let told = tokio::time::timeout(SLOW_LOOK, changes.changed()).await;
+                if !matches!(told, Ok(Ok(()))) {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+            None => tokio::time::sleep(LOOK.max(rest)).await,
         }
     }
 
@@ -131,9 +152,7 @@ impl Tail {
                     Known { events: rebuilt.history.len() as u64, state: rebuilt.state }
                 }
                 Some(mut known) => {
-                    let records = journal.load(&run)?;
-                    let skip = usize::try_from(known.events).unwrap_or(usize::MAX);
-                    let events = read_events(&run, records.get(skip..).unwrap_or_default())?;
+                    let events = read_events(&run, &journal.load_from(&run, known.events + 1)?)?;
                     advance(&mut known.state, known.events, &events, &mut see)
                         .map_err(|(seq, problem)| RuntimeError::Corrupt { run: run.clone(), seq, problem })?;
                     known.events += events.len() as u64;

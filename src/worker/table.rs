@@ -176,6 +176,12 @@ impl Table {
         self.work.stop(&key.run, &key.unit, key.token, how);
     }
 
+    /// Forgets what waits for its turn and came from this scheduler: it may be somebody else's by now, and the
+    /// scheduler hears in the next registration that it is not here.
+    pub fn forget_waiting(&self, from: usize) {
+        self.state().waiting.retain(|(_, origin)| *origin != from);
+    }
+
     /// Asks for the end of everything.
     pub fn stop_all(&self, how: Stop) {
         let mut state = self.state();

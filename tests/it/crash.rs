@@ -1,8 +1,9 @@
 //! Stored histories of runs: each still replays to what it came to, and from each of its prefixes, as if the process had
 //! died there, the run comes to the same end.
 //!
-//! `tests/cases/histories/v1/*.jsonl`: the sources, the events, the summary. A stored history is never edited; new ones
-//! are written for pipelines that have none with `UPDATE_HISTORIES=1`.
+//! `tests/cases/histories/v1/*.jsonl` and `v2`, by the newest version of their events: the sources, the events, the
+//! summary. A stored history is never edited; new ones are written for pipelines that have none with
+//! `UPDATE_HISTORIES=1`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -99,6 +100,34 @@ const CASES: [(&str, &[(&str, &str)]); 9] = [
     ),
 ];
 
+/// Histories with events of version 2. `lost` is ok, but the worker of its first attempt is lost; `kills` costs every
+/// worker; while `handover` is out, another scheduler takes the run over.
+const CASES_V2: [(&str, &[(&str, &str)]); 2] = [
+    (
+        "lost",
+        &[(
+            "main.yaml",
+            "queue: small\nlimits: { queues: { gpu: 1 } }\nsteps:\n  - { id: a, run: lost, queue: gpu }\n  - { id: each, foreach: { items: [1, 2, 3], max_parallel: 2 }, run: lost }\n  - { id: pay, depends: [a], run: lost, retry: never }\n  - { id: bomb, run: kills, continue_on_error: true }\n  - { id: saved, run: kills, fallback: { run: ok } }\n  - { id: late, run: lost, attempt_timeout: 5s, retry: { limit: 1 } }\n  - { id: after, depends: [pay, bomb], run: ok, queue: gpu, capabilities: [cuda12] }\n",
+        )],
+    ),
+    (
+        "reclaimed",
+        &[
+            (
+                "main.yaml",
+                "steps:\n  - { id: a, run: handover }\n  - { id: b, run: flaky, retry: { limit: 1, jitter: none } }\n  - { id: pay, run: ok, retry: never }\n  - { id: slow, run: hang, attempt_timeout: 2s, continue_on_error: true }\n  - { id: child, pipeline: child.yaml }\n  - { id: go, depends: [a], approve: { message: Go? } }\n  - { id: ship, depends: [go, pay], run: lost }\n",
+            ),
+            ("child.yaml", "steps:\n  - { id: one, run: handover }\n  - { id: two, depends: [one], run: ok }\n"),
+        ],
+    ),
+];
+
+/// All cases with the version of their histories.
+fn cases() -> impl Iterator<Item = (u32, &'static str, &'static [(&'static str, &'static str)])> {
+    let first = CASES.into_iter().map(|(name, files)| (1, name, files));
+    first.chain(CASES_V2.into_iter().map(|(name, files)| (2, name, files)))
+}
+
 fn compile(sources: &MemorySources) -> Arc<Program> {
     let (mut files, mut diagnostics) = (Files::default(), Vec::new());
     let program = check("main.yaml", sources, &mut files, &mut diagnostics, &CheckOptions { profile: None });
@@ -112,6 +141,8 @@ struct Driver {
     effects: VecDeque<Effect>,
     tasks: VecDeque<Task>,
     stopped: Vec<(UnitPath, LeaseToken)>,
+    /// Hand-outs during which another scheduler has taken over.
+    handed_over: Vec<LeaseToken>,
     now: Timestamp,
 }
 
@@ -145,6 +176,16 @@ impl Driver {
         let ready = self.tasks.iter().position(|task| !hangs(task) || self.is_stopped(task));
         if let Some(number) = ready {
             let task = self.tasks.remove(number).unwrap();
+            match script(&task) {
+                Some("kills") => return self.lose(task),
+                Some("lost") if task.attempt == 1 => return self.lose(task),
+                Some("handover") if !self.handed_over.contains(&task.token) => {
+                    self.handed_over.push(task.token);
+                    self.tasks.clear();
+                    return self.offer(Input::Reclaim);
+                }
+                _ => {}
+            }
             let outcome = if self.is_stopped(&task) { Outcome::Stopped } else { outcome(&task) };
             return self.offer(Input::Report { unit: task.unit, token: task.token, outcome, draw: 0.5 });
         }
@@ -170,6 +211,10 @@ impl Driver {
         let at = self.state.next_timer().unwrap();
         self.now = self.now.max(at);
         self.offer(Input::Time);
+    }
+
+    fn lose(&mut self, task: Task) {
+        self.offer(Input::Lost { unit: task.unit, token: task.token, why: "its worker was not heard of".to_owned() });
     }
 
     fn is_stopped(&self, task: &Task) -> bool {
@@ -236,11 +281,11 @@ fn outcome(task: &Task) -> Outcome {
     })
 }
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cases/histories/v1")
+fn folder(version: u32) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/cases/histories/v{version}"))
 }
 
-fn write_history(name: &str, files: &[(&str, &str)]) {
+fn write_history(version: u32, name: &str, files: &[(&str, &str)]) {
     let mut sources = MemorySources::default();
     sources.0.insert("agents.yaml".to_owned(), Arc::from(AGENTS));
     for (path, text) in files {
@@ -264,18 +309,19 @@ fn write_history(name: &str, files: &[(&str, &str)]) {
         effects: VecDeque::new(),
         tasks: VecDeque::new(),
         stopped: Vec::new(),
+        handed_over: Vec::new(),
         now: START,
     };
     driver.record(Event::Accepted(Box::new(accepted)));
     driver.run();
-    let mut text = format!("{}\n", json!({ "version": 1, "sources": sources }));
+    let mut text = format!("{}\n", json!({ "version": version, "sources": sources }));
     for stamped in &driver.history {
         text.push_str(&serde_json::to_string(stamped).unwrap());
         text.push('\n');
     }
     text.push_str(&format!("{}\n", summary(&driver.state)));
-    std::fs::create_dir_all(folder()).unwrap();
-    std::fs::write(folder().join(format!("{name}.jsonl")), text).unwrap();
+    std::fs::create_dir_all(folder(version)).unwrap();
+    std::fs::write(folder(version).join(format!("{name}.jsonl")), text).unwrap();
 }
 
 struct Stored {
@@ -284,8 +330,8 @@ struct Stored {
     summary: Value,
 }
 
-fn stored(name: &str) -> Stored {
-    let path = folder().join(format!("{name}.jsonl"));
+fn stored(version: u32, name: &str) -> Stored {
+    let path = folder(version).join(format!("{name}.jsonl"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let lines: Vec<&str> = text.lines().collect();
     let [first, events @ .., last] = lines.as_slice() else { panic!("{name} has no lines") };
@@ -314,11 +360,13 @@ fn statuses(summary: &Value) -> BTreeMap<String, Value> {
 
 #[test]
 fn a_stored_history_replays_to_what_it_came_to() {
-    for (name, files) in CASES {
-        if std::env::var_os("UPDATE_HISTORIES").is_some() && !folder().join(format!("{name}.jsonl")).exists() {
-            write_history(name, files);
+    for (version, name, files) in cases() {
+        let missing = !folder(version).join(format!("{name}.jsonl")).exists();
+        if std::env::var_os("UPDATE_HISTORIES").is_some() && missing {
+            write_history(version, name, files);
         }
-        let stored = stored(name);
+        let stored = stored(version, name);
+        assert_eq!(stored.history.iter().map(|stamped| stamped.v).max(), Some(version), "{name}");
         let state = begin(&stored, stored.history.len());
         assert_eq!(summary(&state), stored.summary, "{name}");
     }
@@ -326,28 +374,32 @@ fn a_stored_history_replays_to_what_it_came_to() {
 
 #[test]
 fn from_every_prefix_the_run_comes_to_the_same_end() {
-    for (name, _) in CASES {
-        let stored = stored(name);
-        for length in 1..stored.history.len() {
-            let state = begin(&stored, length);
-            let now = state.now;
-            let history = stored.history[..length].to_vec();
-            let mut driver =
-                Driver { state, history, effects: VecDeque::new(), tasks: VecDeque::new(), stopped: Vec::new(), now };
-            driver.offer(Input::Recover);
-            driver.run();
-            let end = summary(&driver.state);
-            assert_eq!(
-                statuses(&end),
-                statuses(&stored.summary),
-                "{name}: the process died after event {length}\n{end}"
-            );
-            let again = Stored { program: stored.program.clone(), history: driver.history, summary: Value::Null };
-            assert_eq!(
-                summary(&begin(&again, again.history.len())),
-                end,
-                "{name}: the replay differs after event {length}"
-            );
+    for (version, name, _) in cases() {
+        let stored = stored(version, name);
+        // Whether the work has died with the process or not.
+        for taken_up in [Input::Recover, Input::Reclaim] {
+            for length in 1..stored.history.len() {
+                let state = begin(&stored, length);
+                let now = state.now;
+                let history = stored.history[..length].to_vec();
+                let mut driver = Driver {
+                    state,
+                    history,
+                    effects: VecDeque::new(),
+                    tasks: VecDeque::new(),
+                    stopped: Vec::new(),
+                    handed_over: Vec::new(),
+                    now,
+                };
+                driver.offer(taken_up.clone());
+                driver.run();
+                let end = summary(&driver.state);
+                let (before, after) = (statuses(&stored.summary), statuses(&end));
+                assert_eq!(after, before, "{name}: {taken_up:?} after event {length}\n{end}");
+                let again = Stored { program: stored.program.clone(), history: driver.history, summary: Value::Null };
+                let replayed = summary(&begin(&again, again.history.len()));
+                assert_eq!(replayed, end, "{name}: the replay differs, {taken_up:?} after event {length}");
+            }
         }
     }
 }

@@ -11,6 +11,9 @@ mod grpc;
 mod kafka;
 mod kill;
 mod licences;
+#[path = "../support/postgres.rs"]
+mod postgres;
+mod python_workers;
 mod schemas;
 mod serve;
 mod shipped;
@@ -20,3 +23,4 @@ mod state_table;
 mod support;
 mod sync;
 mod tidy;
+mod wire;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::postgres;
 use crate::support::{Project, Ran};
 
 /// A test that waits so long has failed.
@@ -121,7 +122,7 @@ impl Serving {
 
     /// A command that goes on beside the test.
     fn begin(&self, arguments: &[&str]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_tol"))
+        program()
             .args([arguments, &["--server", self.address.as_str()]].concat())
             .current_dir(self.project.path())
             .stdout(Stdio::piped())
@@ -192,8 +193,18 @@ impl Drop for Serving {
 }
 
 fn spawn(project: &Project, flags: &[&str], said: &Arc<Mutex<Vec<String>>>) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tol"))
-        .args(["serve", "."])
+    read_from(program().args(["serve", "."]), project, flags, said)
+}
+
+/// The program, on this machine and with a journal of its own.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tol"));
+    command.env_remove("DATABASE_URL").env_remove("TOL_SERVER").env_remove("TOL_TOKEN");
+    command
+}
+
+fn read_from(command: &mut Command, project: &Project, flags: &[&str], said: &Arc<Mutex<Vec<String>>>) -> Child {
+    let mut child = command
         .args(if flags.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
         .args(flags)
         .current_dir(project.path())
@@ -297,7 +308,7 @@ fn what_is_wrong_with_a_submission_is_said() {
 fn only_who_has_the_token_is_served() {
     let serving = Serving::new(&[("greet.yaml", GREET)]);
     let list = |token: Option<&str>, folder: &std::path::Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tol"));
+        let mut command = program();
         command.args(["runs", "list", "--server", &serving.address]).current_dir(folder).env_remove("TOL_TOKEN");
         if let Some(token) = token {
             command.env("TOL_TOKEN", token);
@@ -493,6 +504,7 @@ fn without_notices_of_the_system_files_are_polled() {
         .args(["--user", "--map-root-user", "sh", "-c", script])
         .current_dir(project.path())
         .env("PATH", path())
+        .env_remove("DATABASE_URL")
         .stderr(Stdio::piped())
         .spawn()
     {
@@ -536,7 +548,7 @@ fn skipped(why: &str) {
 #[test]
 fn a_changed_file_is_run_again() {
     let project = Project::new(&[("greet.yaml", GREET)]);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tol"))
+    let mut child = program()
         .args(["run", "greet.yaml", "--watch", "--format", "plain"])
         .current_dir(project.path())
         .stdout(Stdio::piped())
@@ -559,4 +571,83 @@ fn a_changed_file_is_run_again() {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
     assert!(sent.success());
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn one_server_dies_and_the_other_goes_on_with_its_runs() {
+    let Some(database) = postgres::database() else { return };
+    let project = Project::new(&[("slow.yaml", SLOW), ("ask.yaml", ASK)]);
+    let begin = |state: &str| {
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let mut command = program();
+        command
+            .args(["serve", "."])
+            .env("DATABASE_URL", &database.url)
+            .env("TOL_TOKEN", "a token for both servers".replace(' ', "-"));
+        let child = read_from(&mut command, &project, &["--state-dir", state], &said);
+        (child, said)
+    };
+    let until = |what: &str, is_so: &mut dyn FnMut() -> bool| {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let address = |said: &Arc<Mutex<Vec<String>>>| {
+        let mut found = None;
+        until("it listens", &mut || {
+            let lines = said.lock().expect("no reader has failed").clone();
+            found =
+                lines.iter().find_map(|line| line.strip_prefix("listening on ")?.split(';').next().map(str::to_owned));
+            found.is_some()
+        });
+        found.expect("it was found")
+    };
+    let tol = |address: &str, arguments: &[&str]| {
+        let output = program()
+            .args(arguments)
+            .args(["--server", address])
+            .env("TOL_TOKEN", "a-token-for-both-servers")
+            .current_dir(project.path())
+            .output()
+            .expect("tol starts");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let marks = || std::fs::read_to_string(project.path().join("marks")).unwrap_or_default();
+    let (mut first, first_said) = begin("one");
+    let one = address(&first_said);
+    let (mut second, second_said) = begin("two");
+    let two = address(&second_said);
+    until("they share", &mut || second_said.lock().expect("a reader").iter().any(|line| line.contains("2 servers")));
+
+    let (code, run, words) = tol(&one, &["run", "slow", "--detach"]);
+    assert_eq!(code, Some(0), "{words}");
+    let run = run.trim().to_owned();
+    let (code, asks, words) = tol(&one, &["run", "ask", "--detach"]);
+    assert_eq!(code, Some(0), "{words}");
+    let asks = asks.trim().to_owned();
+    let status = |address: &str, run: &str| {
+        let shown = tol(address, &["runs", "show", run, "--format", "json"]).1;
+        serde_json::from_str::<Value>(&shown).unwrap_or_default()["status"].as_str().unwrap_or_default().to_owned()
+    };
+    until("both have begun", &mut || marks().contains("started") && status(&two, &asks) == "waiting");
+    // The server that does not have a run passes on what it is told, and tells what it sees.
+    let (code, out, words) = tol(&two, &["approve", &asks, "ok"]);
+    assert_eq!((code, out.as_str()), (Some(0), "ok: approved\n"), "{words}");
+    let (code, out, words) = tol(&two, &["runs", "watch", &asks, "--format", "json"]);
+    assert!(code == Some(0) && out.contains("\"summary\""), "{out}{words}");
+
+    first.kill().expect("it can be killed");
+    first.wait().expect("it ends");
+    std::fs::write(project.path().join("marks.go"), "").expect("a file");
+    until("the other has taken over", &mut || status(&two, &run) == "succeeded");
+    assert_eq!(marks().lines().filter(|line| *line == "one").count(), 1, "{}", marks());
+    let ended = Command::new("kill").args(["-TERM", &second.id().to_string()]).status().expect("kill runs");
+    assert!(ended.success());
+    assert_eq!(second.wait().expect("it ends").code(), Some(0));
 }

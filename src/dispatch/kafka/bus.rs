@@ -16,11 +16,9 @@ use crate::dispatch::kafka::offsets::{Offsets, Place};
 use crate::dispatch::kafka::producer::{Producer, Record};
 use crate::dispatch::kafka::settings::KafkaSettings;
 use crate::dispatch::kafka::topics::{Topic, Topics};
-use crate::dispatch::kafka::wire::{
-    CONTENT_TYPE, PROTOBUF, decode, encode, envelope, error_report, lease_key, wire_key,
-};
-use crate::dispatch::{BusMessage, LeaseKey, Message, Stop, Terms, Verdict};
-use crate::proto::{MAX_MESSAGE_BYTES, Undecodable, v1};
+use crate::dispatch::kafka::wire::{HEADERS, decode, encode, error_report, header, now};
+use crate::dispatch::{BusMessage, LeaseKey, LogSink, Message, Stop, Terms, Verdict, WorkerLine};
+use crate::proto::{self, EnvelopeError, Undecodable, v1};
 use crate::task::{DEFAULT_QUEUE, Failure, Outcome, Task};
 
 /// How far back a scheduler looks that reads for the first time.
@@ -30,12 +28,52 @@ const ANSWER_WAIT: Duration = Duration::from_mins(1);
 /// How many messages wait for the hub.
 const CAPACITY: usize = 1024;
 
+/// How many batches of lines wait to be kept.
+const LINES_CAPACITY: usize = 256;
+
+/// Puts tasks into messages and takes outcomes out of them. What is too large for a message can go another way.
+pub trait Parcels: Send + Sync + 'static {
+    /// A task as it is sent.
+    ///
+    /// # Errors
+    /// Says why it cannot be sent at all.
+    fn task(&self, task: &Task) -> Result<v1::Task, String>;
+
+    /// An outcome that came.
+    ///
+    /// # Errors
+    /// Says why it cannot be had.
+    fn outcome(&self, outcome: v1::Outcome) -> Result<Outcome, String>;
+}
+
+/// Everything is in the message.
+struct Inline;
+
+impl Parcels for Inline {
+    fn task(&self, task: &Task) -> Result<v1::Task, String> {
+        Ok(v1::Task::from(task))
+    }
+
+    fn outcome(&self, outcome: v1::Outcome) -> Result<Outcome, String> {
+        Outcome::try_from(outcome).map_err(|error| error.to_string())
+    }
+}
+
 /// What a scheduler says of itself.
 pub struct BusOptions {
     /// Its name, the same after it has been started again.
     pub name: String,
-    /// Where lines go that programs print. A line is dropped, not waited for, when the channel is full.
-    pub lines: Option<mpsc::Sender<v1::LogLine>>,
+    /// Keeps the lines that programs print. They are dropped, and counted, when it is too slow.
+    pub lines: Option<Arc<dyn LogSink>>,
+    /// Absent: a task that is too large for a message fails.
+    pub parcels: Option<Arc<dyn Parcels>>,
+}
+
+impl BusOptions {
+    /// A scheduler of this name that keeps no lines and has no store.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), lines: None, parcels: None }
+    }
 }
 
 /// What has passed so far.
@@ -84,6 +122,7 @@ struct Shared {
     /// How many partitions the task topics have that are known to be there.
     known: Mutex<HashMap<String, i32>>,
     turn: AtomicU64,
+    parcels: Arc<dyn Parcels>,
 }
 
 /// A scheduler's connection to the bus.
@@ -126,9 +165,11 @@ impl Bus {
             pending: Mutex::default(),
             known: Mutex::default(),
             turn: AtomicU64::new(0),
+            parcels: options.parcels.unwrap_or_else(|| Arc::new(Inline)),
         });
+        let lines = options.lines.map(keep_lines);
         let out = tokio::spawn(carry_out(shared.clone(), Arc::downgrade(hub), outbox));
-        let inward = tokio::spawn(carry_in(shared.clone(), hub.clone(), inbox, options.lines));
+        let inward = tokio::spawn(carry_in(shared.clone(), hub.clone(), inbox, lines));
         Ok(Self { shared, differences, out, inward })
     }
 
@@ -194,23 +235,28 @@ impl Shared {
         }
     }
 
-    async fn send(&self, topic: &str, partition: Option<i32>, key: &str, envelope: &v1::Envelope) {
-        let payload = encode(envelope);
-        let record = Record { topic, partition, key, headers: &[(CONTENT_TYPE, PROTOBUF)], payload: &payload };
+    async fn send(&self, topic: &str, key: &str, envelope: &v1::Envelope) {
+        match encode(envelope) {
+            Ok(payload) => self.send_bytes(topic, None, key, &payload).await,
+            Err(_) => Counts::add(&self.counts.unsent),
+        }
+    }
+
+    async fn send_bytes(&self, topic: &str, partition: Option<i32>, key: &str, payload: &[u8]) {
+        let record = Record { topic, partition, key, headers: HEADERS, payload };
         match self.producer.send(record).await {
             Ok(_) => Counts::add(&self.counts.sent),
             Err(_) => Counts::add(&self.counts.unsent),
         }
     }
 
-    fn task_envelope(&self, task: &Task) -> v1::Envelope {
-        let mut envelope =
-            envelope(&self.name, v1::MessageType::Command, v1::envelope::Payload::Task(v1::Task::from(task)));
-        envelope.key = Some(wire_key(&LeaseKey::of(task)));
+    /// A task's message, or why there can be none.
+    fn task_bytes(&self, task: &Task) -> Result<Vec<u8>, String> {
+        let mut envelope = proto::command_task(header(&self.name, None), self.parcels.task(task)?);
         // What nobody has taken by then has been sent again. A task that must not begin twice is void before that.
         let resend = u64::try_from(self.terms.resend.as_millis()).unwrap_or(u64::MAX);
         envelope.ttl_ms = Some(if task.place.once { resend / 4 * 3 } else { resend.saturating_mul(3) });
-        envelope
+        encode(&envelope).map_err(|error| error.to_string())
     }
 
     /// Makes sure that there is a topic; gives the number of its partitions.
@@ -228,51 +274,42 @@ impl Shared {
     /// Sends a task. The key is the run's, but the partitions are taken in turn: the parts of a fan-out are to be
     /// spread over all workers, and a task that is sent again comes to another one.
     async fn send_task(&self, hub: &std::sync::Weak<Hub>, task: &Task) {
-        let envelope = self.task_envelope(task);
-        let bytes = prost::Message::encoded_len(&envelope);
-        if bytes > MAX_MESSAGE_BYTES {
-            let topic = self.topics.tasks(&task.place.queue, task.place.phase);
-            let failure = Failure::permanent(KafkaError::too_large(&topic, bytes).to_string());
-            if let Some(hub) = hub.upgrade() {
-                hub.report(&Arc::from(self.name.as_str()), LeaseKey::of(task), Outcome::failed(failure));
-            }
-            return;
-        }
         let topic = self.topics.tasks(&task.place.queue, task.place.phase);
+        let payload = match self.task_bytes(task) {
+            Ok(payload) => payload,
+            Err(why) => {
+                if let Some(hub) = hub.upgrade() {
+                    let failure = Failure::permanent(format!("the task cannot be sent: {why}"));
+                    hub.report(&Arc::from(self.name.as_str()), LeaseKey::of(task), Outcome::failed(failure));
+                }
+                return;
+            }
+        };
         let Ok(partitions) = self.task_topic(&topic).await else {
             Counts::add(&self.counts.unsent);
             return;
         };
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let partition = i32::try_from(turn % u64::from(partitions.unsigned_abs().max(1))).unwrap_or(0);
-        self.send(&topic, Some(partition), task.run.as_str(), &envelope).await;
+        self.send_bytes(&topic, Some(partition), task.run.as_str(), &payload).await;
     }
 
     async fn send_stop(&self, to: Option<Arc<str>>, key: &LeaseKey, how: Stop) {
-        let payload = v1::envelope::Payload::Stop(v1::StopWork { now: how == Stop::Now });
-        let mut envelope = envelope(&self.name, v1::MessageType::Command, payload);
-        envelope.to = to.map(|to| to.to_string());
-        envelope.key = Some(wire_key(key));
+        let mut envelope =
+            proto::command_stop(header(&self.name, to.map(|to| to.to_string())), key.into(), how == Stop::Now);
         envelope.priority = v1::Priority::High.into();
-        self.send(&self.topics.name(Topic::Control), None, key.run.as_str(), &envelope).await;
+        self.send(&self.topics.name(Topic::Control), key.run.as_str(), &envelope).await;
     }
 
     async fn send_answer(&self, to: Option<Arc<str>>, key: &LeaseKey, verdict: Verdict) {
         let pending = self.pending().remove(key).unwrap_or_default();
-        let correlation = pending.last().map(|pending| pending.envelope.clone());
-        let verdict = match verdict {
-            Verdict::Recorded => Some(v1::Verdict::Recorded),
-            Verdict::Stale => Some(v1::Verdict::Stale),
-            // Every scheduler reads every outcome. That this one does not have the run tells the worker nothing.
-            Verdict::Unknown => None,
-        };
-        if let Some(verdict) = verdict {
-            let payload = v1::envelope::Payload::Receipt(v1::Receipt { verdict: verdict.into() });
-            let mut envelope = envelope(&self.name, v1::MessageType::Response, payload);
-            envelope.to = to.map(|to| to.to_string());
-            envelope.key = Some(wire_key(key));
-            envelope.correlation_id = correlation;
-            self.send(&self.topics.name(Topic::Control), None, key.run.as_str(), &envelope).await;
+        // Every scheduler reads every outcome. That this one does not have the run tells the worker nothing.
+        if verdict != Verdict::Unknown
+            && let Some(last) = pending.last()
+        {
+            let header = header(&self.name, to.map(|to| to.to_string()));
+            let envelope = proto::answer(header, last.envelope.clone(), key.into(), verdict.into());
+            self.send(&self.topics.name(Topic::Control), key.run.as_str(), &envelope).await;
         }
         for pending in pending {
             self.done(&pending.place);
@@ -299,19 +336,33 @@ async fn carry_out(shared: Arc<Shared>, hub: std::sync::Weak<Hub>, mut outbox: U
     }
 }
 
+/// Lines of one worker.
+type Lines = (Arc<str>, Vec<WorkerLine>);
+
+/// Keeps lines on a thread that may wait for the disk.
+fn keep_lines(sink: Arc<dyn LogSink>) -> mpsc::Sender<Lines> {
+    let (sender, mut batches) = mpsc::channel::<Lines>(LINES_CAPACITY);
+    tokio::task::spawn_blocking(move || {
+        while let Some((worker, lines)) = batches.blocking_recv() {
+            sink.write(&worker, &lines);
+        }
+    });
+    sender
+}
+
 /// What workers say goes to the hub.
 async fn carry_in(
     shared: Arc<Shared>,
     hub: Arc<Hub>,
     mut inbox: mpsc::Receiver<Received>,
-    lines: Option<mpsc::Sender<v1::LogLine>>,
+    lines: Option<mpsc::Sender<Lines>>,
 ) {
     let hub = {
         let weak = Arc::downgrade(&hub);
         drop(hub);
         weak
     };
-    let began = crate::dispatch::kafka::wire::now_ms();
+    let began = now().0;
     let lease = u64::try_from(shared.terms.lease.as_millis()).unwrap_or(u64::MAX);
     let mut sweep = tokio::time::interval(ANSWER_WAIT / 4);
     loop {
@@ -335,7 +386,7 @@ async fn carry_in(
             Err(error) => {
                 Counts::add(&shared.counts.undecodable);
                 let report = error_report(&shared.name, "UNDECODABLE", &error.to_string(), &place.to_string());
-                shared.send(&shared.topics.name(Topic::Error), None, &shared.name, &report).await;
+                shared.send(&shared.topics.name(Topic::Error), &shared.name, &report).await;
                 shared.done(&place);
             }
         }
@@ -348,34 +399,36 @@ fn take_in(
     hub: &Arc<Hub>,
     record: &Received,
     is_old: bool,
-    lines: Option<&mpsc::Sender<v1::LogLine>>,
-) -> Result<bool, Undecodable> {
+    lines: Option<&mpsc::Sender<Lines>>,
+) -> Result<bool, EnvelopeError> {
     let message = decode(record)?;
     let worker: Arc<str> = Arc::from(message.from.as_str());
     match message.payload {
         Some(v1::envelope::Payload::Heartbeat(beat)) => {
             if !is_old {
-                let leases: Result<Vec<LeaseKey>, Undecodable> =
-                    beat.leases.into_iter().map(|key| lease_key(Some(key))).collect();
-                hub.heartbeat(&Arc::from(beat.worker.as_str()), &leases?);
+                let leases: Vec<LeaseKey> = beat.leases.into_iter().map(LeaseKey::from).collect();
+                hub.heartbeat(&Arc::from(beat.worker.as_str()), &leases);
             }
             Ok(false)
         }
         Some(v1::envelope::Payload::Outcome(outcome)) => {
-            let key = lease_key(message.key)?;
-            let outcome = Outcome::try_from(outcome)?;
+            let key = LeaseKey::from(message.key.ok_or_else(|| Undecodable::missing("key"))?);
+            // What cannot be had is a failure too: the worker would send the same again.
+            let outcome = shared.parcels.outcome(outcome).unwrap_or_else(|why| {
+                Outcome::failed(Failure::permanent(format!("the outcome of worker {worker} cannot be had: {why}")))
+            });
             let pending = Pending { place: record.place(), envelope: message.id, since: Instant::now() };
             shared.pending().entry(key.clone()).or_default().push(pending);
             hub.report(&worker, key, outcome);
             Ok(true)
         }
         Some(v1::envelope::Payload::Log(log)) => {
-            if let Some(lines) = lines {
-                for line in log.lines {
-                    if lines.try_send(line).is_err() {
-                        Counts::add(&shared.counts.lines_dropped);
-                    }
-                }
+            let batch: Vec<WorkerLine> = log.lines.into_iter().filter_map(WorkerLine::from_message).collect();
+            let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            if let Some(lines) = lines
+                && lines.try_send((worker, batch)).is_err()
+            {
+                shared.counts.lines_dropped.fetch_add(count, Ordering::Relaxed);
             }
             Ok(false)
         }
@@ -385,8 +438,8 @@ fn take_in(
             | v1::envelope::Payload::Error(_)
             | v1::envelope::Payload::Receipt(_)
             | v1::envelope::Payload::Json(_),
-        ) => Err(Undecodable::new(format!("a message that does not belong on {}", record.topic))),
-        None => Err(Undecodable::missing("payload")),
+        ) => Err(Undecodable::new(format!("a message that does not belong on {}", record.topic)).into()),
+        None => Err(Undecodable::missing("payload").into()),
     }
 }
 

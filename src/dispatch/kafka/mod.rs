@@ -17,7 +17,7 @@ mod topics;
 mod wire;
 
 pub use admin::{Admin, TopicDifference};
-pub use bus::{Bus, BusCounters, BusOptions};
+pub use bus::{Bus, BusCounters, BusOptions, Parcels};
 pub use check::{Finding, Level, check};
 pub use consumer::{Consumer, From, Lag, Received, Subscription};
 pub use context::Watch;
@@ -26,6 +26,4 @@ pub use offsets::{Offsets, Place};
 pub use producer::{Producer, Record, Sent};
 pub use settings::{Compression, KafkaSettings, Mechanism, Protocol};
 pub use topics::{Topic, TopicSpec, Topics};
-pub use wire::{
-    CONTENT_TYPE, PROTOBUF, decode, encode, envelope, error_report, is_expired, lease_key, now_ms, wire_key,
-};
+pub use wire::{CONTENT_TYPE, HEADERS, decode, encode, error_report, header, now};

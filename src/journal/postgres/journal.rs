@@ -13,6 +13,7 @@ use crate::journal::create::signed;
 use crate::journal::error::JournalError;
 use crate::journal::fault::FaultHook;
 use crate::journal::owner;
+use crate::journal::postgres::claim::home_of;
 use crate::journal::postgres::keeper::{self, Keeper};
 use crate::journal::postgres::shared::{Job, Place, Shared, lock};
 use crate::journal::postgres::writer::{self, Trouble, Writer};
@@ -368,6 +369,13 @@ impl Journal for PostgresJournal {
                 Ok(row.and_then(|row| row.get(0)))
             })
         })
+    }
+
+    fn is_sure(&self, run: &RunId) -> bool {
+        let shared = &self.inner.shared;
+        let (grants, now) = (shared.grants(), Instant::now());
+        let home = home_of(run, shared.partitions);
+        grants.is_sure(&format!("p/{home}"), now) || grants.is_sure(&format!("r/{run}"), now)
     }
 
     fn changed(&self) -> Result<bool, JournalError> {

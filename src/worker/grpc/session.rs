@@ -23,6 +23,8 @@ use crate::worker::table::Kept;
 const REGISTER_WAIT: Duration = Duration::from_secs(15);
 /// How often an outcome is sent again that the scheduler does not know the run of, yet.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often a session looks whether its process has stood still.
+const LOOK: Duration = Duration::from_secs(1);
 /// How many messages wait for the connection; then their sources wait.
 const MESSAGES: usize = 4;
 
@@ -77,7 +79,8 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
     shared.tell(Notice::Connected { gateway: gateway.to_owned(), scheduler: registered.scheduler.clone() });
     shared.lines.is_connected(number, true);
     let beat = Duration::from_millis(registered.heartbeat_ms.max(1));
-    let reader = Reader { shared: shared.clone(), number, client: client.clone() };
+    let still = Duration::from_millis(registered.lease_ms / 3);
+    let reader = Reader { shared: shared.clone(), number, client: client.clone(), awake: Awake::new(still) };
     let writer = Writer {
         shared: shared.clone(),
         number,
@@ -112,20 +115,59 @@ struct Reader {
     shared: Arc<Shared>,
     number: usize,
     client: WorkersClient<Channel>,
+    awake: Awake,
+}
+
+/// Notices that this process stood still: what came over the connection meanwhile may be out of date, and a task in it
+/// may have been given to somebody else since.
+struct Awake {
+    seen: Instant,
+    still: Duration,
+}
+
+impl Awake {
+    fn new(still: Duration) -> Self {
+        Self { seen: Instant::now(), still: still.max(LOOK * 2) }
+    }
+
+    /// Must be asked at least every [`LOOK`]; says for how long it was not, if that is too long.
+    fn look(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        let gap = now.duration_since(std::mem::replace(&mut self.seen, now));
+        if gap < self.still { Ok(()) } else { Err(format!("this worker stood still for {} s", gap.as_secs())) }
+    }
 }
 
 impl Reader {
     async fn read(mut self, mut incoming: Streaming<v1::ToWorker>) -> String {
         use v1::to_worker::Message as To;
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let message = match incoming.message().await {
+            let message = tokio::select! {
+                biased;
+                _ = looks.tick() => match self.awake.look() {
+                    Ok(()) => continue,
+                    // The scheduler hears in the next registration what is in work, and gives the rest out anew.
+                    Err(why) => {
+                        self.shared.table.forget_waiting(self.number);
+                        return why;
+                    }
+                },
+                message = incoming.message() => message,
+            };
+            let message = match message {
                 Ok(Some(message)) => message,
                 Ok(None) => return "it ended the session".to_owned(),
                 Err(status) => return words_of(&status),
             };
             // A message of a later version of the protocol may hold what is not known here.
             match message.message {
-                Some(To::Task(task)) => self.task(task).await,
+                Some(To::Task(task)) => {
+                    if let Err(why) = self.task(task).await {
+                        return why;
+                    }
+                }
                 Some(To::Stop(v1::Stop { key: Some(key), now })) => {
                     self.shared.table.stop(&key.into(), if now { Stop::Now } else { Stop::Graceful });
                 }
@@ -144,11 +186,13 @@ impl Reader {
     }
 
     /// Takes a task. Work that lies in the scheduler's store is fetched beside everything else.
-    async fn task(&mut self, task: v1::Task) {
-        let Some(key) = task.key.clone().map(LeaseKey::from) else { return };
+    async fn task(&mut self, task: v1::Task) -> Result<(), String> {
+        let Some(key) = task.key.clone().map(LeaseKey::from) else { return Ok(()) };
+        // What lay in the connection while this process stood still may have been given to somebody else.
+        self.awake.look()?;
         let (shared, number, mut client) = (self.shared.clone(), self.number, self.client.clone());
         if !shared.table.expect(&key, number) {
-            return;
+            return Ok(());
         }
         let is_stored = matches!(task.work, Some(v1::task::Work::WorkRef(_)));
         let load = async move {
@@ -162,6 +206,7 @@ impl Reader {
         } else {
             load.await;
         }
+        Ok(())
     }
 }
 

@@ -1,11 +1,14 @@
 //! What a worker writes to Kafka: heartbeats, outcomes, lines of log, dead letters.
 
+use std::sync::Arc;
+
+use crate::artifact::{INLINE_LIMIT, Store, offload_outcome};
 use crate::dispatch::LeaseKey;
 use crate::dispatch::kafka::{
-    CONTENT_TYPE, KafkaError, PROTOBUF, Producer, Received, Record, Sent, Topic, Topics, encode, envelope,
-    error_report, now_ms, wire_key,
+    CONTENT_TYPE, HEADERS, KafkaError, Producer, Received, Record, Sent, Topic, Topics, encode, error_report, header,
+    now,
 };
-use crate::proto::{MAX_MESSAGE_BYTES, v1};
+use crate::proto::{self, Form, v1};
 use crate::task::{Failure, Outcome};
 
 /// Writes what one worker has to say.
@@ -13,13 +16,15 @@ pub(super) struct Client {
     pub(super) name: String,
     pub(super) topics: Topics,
     pub(super) producer: Producer,
+    /// Where outcomes go that are too large for a message.
+    pub(super) store: Option<Arc<dyn Store>>,
 }
-
-const HEADERS: &[(&str, &str)] = &[(CONTENT_TYPE, PROTOBUF)];
 
 impl Client {
     async fn send(&self, topic: Topic, key: &str, envelope: &v1::Envelope) -> Result<Sent, KafkaError> {
-        let (topic, payload) = (self.topics.name(topic), encode(envelope));
+        let topic = self.topics.name(topic);
+        let failed = |error: proto::EnvelopeError| KafkaError::Send { topic: topic.clone(), why: error.to_string() };
+        let payload = encode(envelope).map_err(failed)?;
         self.producer.send(Record { topic: &topic, partition: None, key, headers: HEADERS, payload: &payload }).await
     }
 
@@ -31,33 +36,27 @@ impl Client {
     ) -> Result<Sent, KafkaError> {
         let beat = v1::Heartbeat {
             worker: self.name.clone(),
-            leases: leases.map(wire_key).collect(),
+            leases: leases.map(v1::LeaseKey::from).collect(),
             free: u32::try_from(free).unwrap_or(u32::MAX),
-            sent_at_ms: now_ms(),
+            sent_at_ms: now().0,
         };
-        let envelope = envelope(&self.name, v1::MessageType::Heartbeat, v1::envelope::Payload::Heartbeat(beat));
-        self.send(Topic::Heartbeat, &self.name, &envelope).await
+        self.send(Topic::Heartbeat, &self.name, &proto::heartbeat(header(&self.name, None), beat)).await
     }
 
-    /// An outcome as the bytes of its message. One that is too large for any message becomes a failure that says so.
-    pub(super) fn outcome_bytes(&self, key: &LeaseKey, outcome: &Outcome) -> Vec<u8> {
-        let bytes = self.encoded(key, outcome);
-        if bytes.len() <= MAX_MESSAGE_BYTES {
-            return bytes;
-        }
-        let message = format!(
-            "MESSAGE_TOO_LARGE: the outcome has {} bytes, and the largest message {MAX_MESSAGE_BYTES}; write large \
-             outputs to a file or a store and give its name",
-            bytes.len()
-        );
-        self.encoded(key, &Outcome::failed(Failure::permanent(message)))
-    }
-
-    fn encoded(&self, key: &LeaseKey, outcome: &Outcome) -> Vec<u8> {
-        let payload = v1::envelope::Payload::Outcome(v1::Outcome::from(outcome));
-        let mut envelope = envelope(&self.name, v1::MessageType::Event, payload);
-        envelope.key = Some(wire_key(key));
-        encode(&envelope)
+    /// An outcome as the bytes of its message. Outputs that are too large go into the store; without one, the outcome
+    /// becomes a failure that says so. It may wait for the store.
+    pub(super) fn outcome_bytes(&self, key: &LeaseKey, command: &str, outcome: &Outcome) -> Vec<u8> {
+        let bytes = |outcome: v1::Outcome| {
+            encode(&proto::outcome(header(&self.name, None), command.to_owned(), key.into(), outcome))
+        };
+        let packed = offload_outcome(outcome, self.store.as_deref(), Form::Protobuf, INLINE_LIMIT)
+            .map_err(|error| error.to_string())
+            .and_then(|outcome| bytes(outcome).map_err(|error| error.to_string()));
+        // A failure of these words fits in any message; were it not so, the scheduler would see a lost worker.
+        packed.unwrap_or_else(|why| {
+            let failure = Outcome::failed(Failure::permanent(format!("the outcome cannot be sent: {why}")));
+            bytes(v1::Outcome::from(&failure)).unwrap_or_default()
+        })
     }
 
     pub(super) async fn outcome(&self, key: &LeaseKey, bytes: &[u8]) -> Result<Sent, KafkaError> {
@@ -67,9 +66,7 @@ impl Client {
     }
 
     pub(super) async fn lines(&self, run: &str, lines: Vec<v1::LogLine>) -> Result<Sent, KafkaError> {
-        let log = v1::LogLines { lines };
-        let envelope = envelope(&self.name, v1::MessageType::Data, v1::envelope::Payload::Log(log));
-        self.send(Topic::Log, run, &envelope).await
+        self.send(Topic::Log, run, &proto::data_log(header(&self.name, None), lines)).await
     }
 
     /// Puts a message aside that cannot be done, and says so where errors are said. Returns once both are written.

@@ -1,8 +1,9 @@
 //! From a record to a task, or to the reason why it cannot be done.
 
+use crate::artifact::{Store, load_task};
 use crate::dispatch::LeaseKey;
-use crate::dispatch::kafka::{Received, decode, is_expired, lease_key, now_ms};
-use crate::proto::{Undecodable, v1};
+use crate::dispatch::kafka::{Received, decode, now};
+use crate::proto::{Undecodable, expired, key_from_wire, v1};
 use crate::task::Task;
 
 /// How often a message is tried before it goes to the dead letters.
@@ -10,34 +11,39 @@ pub(super) const TRIES: u32 = 3;
 
 /// What a record turned out to be.
 pub(super) enum Taken {
-    Task(Box<Task>),
+    /// A task, and the name of the message that it came in.
+    Task(Box<Task>, String),
     /// It came too late to be of use.
     Expired,
     /// It cannot be done here. With its key, if that could be read: then the scheduler is told.
-    Dead {
-        reason: String,
-        key: Option<LeaseKey>,
-    },
+    Dead { reason: String, key: Option<LeaseKey>, command: String },
 }
 
-/// Reads a record. What cannot be read is tried again, since a reader may stand on something that comes and goes.
-pub(super) fn take(record: &Received) -> Taken {
+/// Reads a record. What cannot be read is tried again: its work may lie in a store that comes and goes. It may wait for
+/// that store.
+pub(super) fn take(record: &Received, store: Option<&dyn Store>) -> Taken {
     let mut dead = Taken::Expired;
     for _ in 0..TRIES {
-        match read(record) {
+        match read(record, store) {
             Ok(taken) => return taken,
-            Err((error, key)) => dead = Taken::Dead { reason: error.to_string(), key },
+            Err((reason, about)) => {
+                let (key, command) = about.map_or((None, String::new()), |(key, command)| (Some(key), command));
+                dead = Taken::Dead { reason, key, command };
+            }
         }
     }
     dead
 }
 
-fn read(record: &Received) -> Result<Taken, (Undecodable, Option<LeaseKey>)> {
-    let envelope = decode(record).map_err(|error| (error, None))?;
-    if is_expired(&envelope, now_ms()) {
+/// Why a record cannot be read, and what it was about if that is known.
+type Unread = (String, Option<(LeaseKey, String)>);
+
+fn read(record: &Received, store: Option<&dyn Store>) -> Result<Taken, Unread> {
+    let envelope = decode(record).map_err(|error| (error.to_string(), None))?;
+    if expired(&envelope, now()) {
         return Ok(Taken::Expired);
     }
-    let key = lease_key(envelope.key).ok();
+    let command = envelope.id;
     let task = match envelope.payload {
         Some(v1::envelope::Payload::Task(task)) => task,
         Some(
@@ -48,12 +54,15 @@ fn read(record: &Received) -> Result<Taken, (Undecodable, Option<LeaseKey>)> {
             | v1::envelope::Payload::Log(_)
             | v1::envelope::Payload::Receipt(_)
             | v1::envelope::Payload::Json(_),
-        ) => return Err((Undecodable::new("the payload is no task"), key)),
-        None => return Err((Undecodable::missing("payload"), key)),
+        ) => return Err((Undecodable::new("the payload is no task").to_string(), None)),
+        None => return Err((Undecodable::missing("payload").to_string(), None)),
     };
-    let key = key.or_else(|| lease_key(task.key.clone()).ok());
-    match Task::try_from(task) {
-        Ok(task) => Ok(Taken::Task(Box::new(task))),
-        Err(error) => Err((error, key)),
+    let key = key_from_wire(task.key.clone().or(envelope.key)).ok();
+    match load_task(task, store) {
+        Ok(task) => Ok(Taken::Task(Box::new(task), command)),
+        Err(error) => {
+            let about = key.map(|(run, unit, token)| (LeaseKey { run, unit, token }, command));
+            Err((error.to_string(), about))
+        }
     }
 }

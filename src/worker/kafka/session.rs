@@ -13,11 +13,10 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::dispatch::kafka::{KafkaError, Offsets, Place, Received, Sent, decode, lease_key, now_ms};
-use crate::dispatch::{Dispatch, InProcess, LeaseKey, Perform, Report, Stop};
-use crate::handler::LogLine;
-use crate::handler::process::Stream;
-use crate::proto::{Undecodable, v1};
+use crate::dispatch::kafka::{KafkaError, Offsets, Place, Received, Sent, decode};
+use crate::dispatch::{Dispatch, InProcess, LeaseKey, LogStream, Perform, Report, Stop, WorkerLine};
+use crate::handler::{LogLine, Stream};
+use crate::proto::v1;
 use crate::task::{Failure, Outcome, Task};
 use crate::worker::kafka::intake::{TRIES, Taken, take};
 use crate::worker::kafka::kept::{Newest, Outcomes};
@@ -74,8 +73,8 @@ pub(super) struct Session {
     shared: Arc<Shared>,
     work: InProcess,
     reports: Option<UnboundedReceiver<Report>>,
-    /// What is in work, with its attempt; also what waits for its commit.
-    running: BTreeMap<LeaseKey, u32>,
+    /// What is in work, each with the name of the message that it came in; also what waits for its commit.
+    running: BTreeMap<LeaseKey, String>,
     /// Tasks that wait until all before them in their partition are leased.
     waiting: VecDeque<(Box<Task>, Place)>,
     outcomes: Outcomes,
@@ -192,18 +191,23 @@ impl Session {
     async fn take(&mut self, record: Received) {
         let place = record.place();
         self.offsets.take(&record);
-        match take(&record) {
+        let (record, taken) = match self.read(record).await {
+            Some(read) => read,
+            // The runtime ends; the message is read again.
+            None => return,
+        };
+        match taken {
             Taken::Expired => {
                 Counts::add(&self.counts().expired);
                 self.store(&place);
             }
-            Taken::Dead { reason, key } => {
+            Taken::Dead { reason, key, command } => {
                 Counts::add(&self.counts().dead_letters);
                 if let Some(key) = key {
                     // Its run would wait for ever: sending it again helps nothing.
                     let outcome =
                         Outcome::failed(Failure::permanent(format!("no worker can read this task: {reason}")));
-                    self.say_outcome(key, &outcome).await;
+                    self.say_outcome(key, command, outcome).await;
                 }
                 let shared = self.shared.clone();
                 self.doing.push(Box::pin(async move {
@@ -211,11 +215,24 @@ impl Session {
                     Done::DeadLetter { place, result }
                 }));
             }
-            Taken::Task(task) => self.take_task(task, place).await,
+            Taken::Task(task, command) => self.take_task(task, command, place).await,
         }
     }
 
-    async fn take_task(&mut self, task: Box<Task>, place: Place) {
+    /// Reads a record; where there is a store, on a thread that may wait for it.
+    async fn read(&mut self, record: Received) -> Option<(Received, Taken)> {
+        let Some(store) = self.options.store.clone() else {
+            let taken = take(&record, None);
+            return Some((record, taken));
+        };
+        let reading = tokio::task::spawn_blocking(move || {
+            let taken = take(&record, Some(&*store));
+            (record, taken)
+        });
+        reading.await.ok()
+    }
+
+    async fn take_task(&mut self, task: Box<Task>, command: String, place: Place) {
         let key = LeaseKey::of(&task);
         if self.running.contains_key(&key) || self.outcomes.has(&key) || self.seen.get(&key).is_some() {
             Counts::add(&self.counts().duplicates);
@@ -230,7 +247,7 @@ impl Session {
             self.store(&place);
             return;
         }
-        self.running.insert(key.clone(), task.attempt);
+        self.running.insert(key.clone(), command);
         let leased = self.heartbeat().await;
         let once = if task.place.once {
             Some(task)
@@ -345,16 +362,24 @@ impl Session {
     async fn report(&mut self, report: Report) {
         let Report { run, unit, token, result } = report;
         let key = LeaseKey { run, unit, token };
-        self.running.remove(&key);
+        let command = self.running.remove(&key).unwrap_or_default();
         let Ok(outcome) = result else { return };
         if !(self.cut_off.remove(&key) && outcome == Outcome::Stopped) {
-            self.say_outcome(key, &outcome).await;
+            self.say_outcome(key, command, outcome).await;
         }
     }
 
-    async fn say_outcome(&mut self, key: LeaseKey, outcome: &Outcome) {
+    async fn say_outcome(&mut self, key: LeaseKey, command: String, outcome: Outcome) {
         Counts::add(&self.counts().reported);
-        let bytes = self.shared.client.outcome_bytes(&key, outcome);
+        let bytes = if self.options.store.is_none() {
+            self.shared.client.outcome_bytes(&key, &command, &outcome)
+        } else {
+            let (shared, key) = (self.shared.clone(), key.clone());
+            let packing =
+                tokio::task::spawn_blocking(move || shared.client.outcome_bytes(&key, &command, &outcome)).await;
+            let Ok(bytes) = packing else { return };
+            bytes
+        };
         self.outcomes.put(key.clone(), bytes.clone(), Instant::now());
         self.send_outcome(key, &bytes).await;
     }
@@ -384,8 +409,12 @@ impl Session {
     /// A scheduler asks for the end of something, or answers an outcome.
     fn hear(&mut self, record: &Received) {
         // What cannot be read is nobody's business here: every worker reads every message.
-        let Ok((key, payload)) = self.read_control(record) else { return };
-        match payload {
+        let Ok(envelope) = decode(record) else { return };
+        if envelope.to.as_ref().is_some_and(|to| *to != self.options.name) {
+            return;
+        }
+        let Some(key) = envelope.key.map(LeaseKey::from) else { return };
+        match envelope.payload {
             Some(v1::envelope::Payload::Stop(stop)) => {
                 let how = if stop.now { Stop::Now } else { Stop::Graceful };
                 if self.running.contains_key(&key) {
@@ -412,14 +441,6 @@ impl Session {
         }
     }
 
-    fn read_control(&self, record: &Received) -> Result<(LeaseKey, Option<v1::envelope::Payload>), Undecodable> {
-        let envelope = decode(record)?;
-        if envelope.to.as_ref().is_some_and(|to| *to != self.options.name) {
-            return Err(Undecodable::new("for another worker"));
-        }
-        Ok((lease_key(envelope.key)?, envelope.payload))
-    }
-
     /// Sends a line, and those that came with it, one message for each run.
     async fn say(&mut self, first: LogLine, more: &mut mpsc::Receiver<LogLine>) {
         let mut runs: BTreeMap<Arc<str>, Vec<v1::LogLine>> = BTreeMap::new();
@@ -427,11 +448,7 @@ impl Session {
         let mut count = 0;
         while let Some(line) = next {
             count += 1;
-            match self.wire_line(&line) {
-                Some(wire) => runs.entry(line.run.0.clone()).or_default().push(wire),
-                // Its attempt has ended, and with it what the line belongs to.
-                None => Counts::add(&self.counts().lines_dropped),
-            }
+            runs.entry(line.run.0.clone()).or_default().push(wire_line(line));
             next = if count < LINES_MOST { more.try_recv().ok() } else { None };
         }
         for (run, lines) in runs {
@@ -439,23 +456,6 @@ impl Session {
                 Counts::add(&self.counts().lines_dropped);
             }
         }
-    }
-
-    fn wire_line(&self, line: &LogLine) -> Option<v1::LogLine> {
-        let keys = self.running.iter().filter(|(_, attempt)| **attempt == line.attempt).map(|(key, _)| key);
-        let of_unit = |key: &&LeaseKey| key.run == line.run && key.unit == line.unit;
-        let key = keys.chain(self.outcomes.keys()).find(of_unit)?;
-        Some(v1::LogLine {
-            key: Some(crate::dispatch::kafka::wire_key(key)),
-            attempt: line.attempt,
-            stream: match line.stream {
-                Stream::Out => v1::Stream::Out,
-                Stream::Err => v1::Stream::Err,
-            }
-            .into(),
-            text: line.text.clone(),
-            at_ms: now_ms(),
-        })
     }
 
     /// The time to drain is over: what is still in work is ended, and left to the scheduler as lost.
@@ -479,4 +479,13 @@ impl Session {
             self.done(done).await;
         }
     }
+}
+
+fn wire_line(line: LogLine) -> v1::LogLine {
+    let stream = match line.stream {
+        Stream::Out => LogStream::Out,
+        Stream::Err => LogStream::Err,
+    };
+    let key = LeaseKey { run: line.run, unit: line.unit, token: line.token };
+    v1::LogLine::from(&WorkerLine { key, attempt: line.attempt, stream, text: line.text, at_ms: line.at.0 })
 }

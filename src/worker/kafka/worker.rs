@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::artifact::Store;
 use crate::dispatch::kafka::{
     Admin, Consumer, From, KafkaError, KafkaSettings, Lag, Producer, Subscription, Topic, TopicDifference, Topics,
 };
@@ -16,7 +17,7 @@ use crate::worker::kafka::client::Client;
 use crate::worker::kafka::session::{Inputs, Session};
 
 /// How a worker is to work.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct KafkaWorkerOptions {
     /// Its name, the same after it has been started again; no other worker of the queue may have it.
     pub name: String,
@@ -25,6 +26,8 @@ pub struct KafkaWorkerOptions {
     pub concurrency: usize,
     /// What it is able to do, besides serving its queues. Tasks that ask for more are left to others.
     pub capabilities: Vec<String>,
+    /// Where work and outputs lie that are too large for a message.
+    pub store: Option<Arc<dyn Store>>,
     /// How often it says what it has in work.
     pub heartbeat: Duration,
     /// An outcome that nobody has answered for so long is sent again.
@@ -41,6 +44,7 @@ impl KafkaWorkerOptions {
             queues,
             concurrency: concurrency.max(1),
             capabilities: Vec::new(),
+            store: None,
             heartbeat: Terms::default().heartbeat,
             resend: Duration::from_secs(10),
             give_up: Duration::from_mins(10),
@@ -146,7 +150,7 @@ impl KafkaWorker {
             consumers.push(consumer);
             tasks.push(records);
         }
-        let client = Client { name: options.name.clone(), topics, producer };
+        let client = Client { name: options.name.clone(), topics, producer, store: options.store.clone() };
         let shared =
             Arc::new(Shared { client, consumers, control, counts: Counts::default(), problem: Mutex::default() });
         let (drain, draining) = watch::channel(None);

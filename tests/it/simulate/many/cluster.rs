@@ -11,7 +11,7 @@ use super::super::generate::Project;
 use super::super::rng::Rng;
 use super::super::watch::projection;
 use super::fault::{Fault, Shape};
-use super::node::{Node, Out, run_number};
+use super::node::{Node, Out, run_number, worker_name};
 use super::store::{Answer, OWNED, Request, Store};
 use super::truth::Truth;
 use super::wire::{FromWorker, ToWorker};
@@ -557,7 +557,8 @@ impl<'r> Cluster<'r> {
         }
     }
 
-    fn to_bus(&mut self, node: usize, BusMessage { to, message }: BusMessage) {
+    fn to_bus(&mut self, node: usize, message: BusMessage) {
+        let BusMessage { to, message } = message;
         let (run, words) = shown(&message);
         self.say(Some(run), || format!("n{node} -> bus: {words}"));
         if let Message::Task(task) = message {
@@ -570,7 +571,7 @@ impl<'r> Cluster<'r> {
             return;
         }
         for worker in 0..self.shape.workers {
-            if to.as_ref().is_some_and(|to| **to != format!("w{worker}")) {
+            if to.as_ref().is_some_and(|to| *to != worker_name(worker)) {
                 continue;
             }
             let Some(delay) = self.bus_delay() else { continue };
@@ -688,7 +689,7 @@ impl<'r> Cluster<'r> {
 
     fn thaw(&mut self, node: bool, number: usize, life: u32) {
         let now = self.now;
-        let mut waiting = std::mem::take(if node {
+        let waiting = std::mem::take(if node {
             let at = &mut self.nodes[number];
             if at.life != life || !at.frozen {
                 return;
@@ -705,16 +706,25 @@ impl<'r> Cluster<'r> {
             &mut self.worker_buffers[number]
         });
         self.say(None, || format!("{}{number} goes on", if node { "n" } else { "w" }));
-        // Which of the things that wait is looked at first is chance; each connection keeps its order.
-        if self.rng.percent(50)
-            && let Some(at) =
-                waiting.iter().position(|one| matches!(one, Happening::NodeWakes(..) | Happening::WorkerBeats(..)))
-            && let Some(wake) = waiting.remove(at)
-        {
-            waiting.push_front(wake);
-        }
+        // What came over one connection stays in its order; which connection is looked at first is chance.
+        let mut ways: BTreeMap<usize, VecDeque<Happening>> = BTreeMap::new();
         for happening in waiting {
-            self.after(0, happening);
+            let way = match &happening {
+                Happening::FromStore(..) => 1,
+                Happening::ToNode { worker, .. } => 10 + worker,
+                Happening::ToWorker { node, .. } => 10 + node,
+                _ => 0,
+            };
+            ways.entry(way).or_default().push_back(happening);
+        }
+        while !ways.is_empty() {
+            let way = *ways.keys().nth(self.rng.below(ways.len())).unwrap();
+            for _ in 0..1 + self.rng.below(4) {
+                if let Some(happening) = ways.get_mut(&way).and_then(VecDeque::pop_front) {
+                    self.after(0, happening);
+                }
+            }
+            ways.retain(|_, waiting| !waiting.is_empty());
         }
     }
 

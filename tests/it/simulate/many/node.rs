@@ -49,6 +49,7 @@ struct Live {
     held: VecDeque<(u64, Vec<Effect>)>,
     reported: VecDeque<(u64, UnitPath, LeaseToken)>,
     asked: VecDeque<(u64, u64)>,
+    unannounced: bool,
 }
 
 /// One scheduler.
@@ -157,6 +158,7 @@ impl Node {
         });
         let state = State::new(self.program.clone(), accepted.clone(), self.wall(now));
         self.adopt(run, state, epoch);
+        self.ledger.begin(&run_id(run));
         self.record(run, Event::Accepted(Box::new((*accepted).clone())), now);
         self.settle(now, rng);
     }
@@ -320,9 +322,9 @@ impl Node {
             held: VecDeque::new(),
             reported: VecDeque::new(),
             asked: VecDeque::new(),
+            unannounced: false,
         };
         self.live.insert(run, live);
-        self.ledger.begin(&run_id(run));
     }
 
     fn take_up(&mut self, run: usize, lines: &[String], epoch: u64, now: u64) {
@@ -336,6 +338,7 @@ impl Node {
             return self.send(sendings);
         }
         self.adopt(run, state, epoch);
+        self.live.get_mut(&run).unwrap().unannounced = true;
         self.take_in(run, Input::Reclaim, now);
     }
 
@@ -377,6 +380,11 @@ impl Node {
             let Some((_, effects)) = live.held.pop_front_if(|(seq, _)| *seq <= through) else { return };
             for effect in effects {
                 self.perform(run, effect, now, rng);
+            }
+            if let Some(live) = self.live.get_mut(&run)
+                && std::mem::take(&mut live.unannounced)
+            {
+                self.ledger.begin(&run_id(run));
             }
         }
     }
