@@ -36,6 +36,9 @@ pub struct ServeArgs {
     /// Callers need a certificate of this CA, in PEM [default: GRPC_TLS_CLIENT_CA]
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
+    /// Which queues the worker with this certificate may serve; `*` is every name, or every queue
+    #[arg(long, value_name = "NAME=QUEUE[,QUEUE…]")]
+    pub worker_identity: Vec<String>,
     /// Do no work here: leave it to workers on other machines
     #[arg(long)]
     pub no_local_worker: bool,
@@ -107,6 +110,12 @@ fn configure(gateway: &mut GatewayConfig, arguments: &ServeArgs) -> Result<(), F
             return Err(Failure::invalid("--client-ca needs TLS: give --tls-cert and --tls-key, too"));
         };
         files.client_ca = Some(ca.clone());
+    }
+    for identity in &arguments.worker_identity {
+        gateway.identities.add(identity).map_err(|why| Failure::invalid(format!("--worker-identity {why}")))?;
+    }
+    if !arguments.worker_identity.is_empty() && gateway.tls.as_ref().is_none_or(|files| files.client_ca.is_none()) {
+        return Err(Failure::invalid("--worker-identity needs certificates of workers: give --client-ca, too"));
     }
     Ok(())
 }

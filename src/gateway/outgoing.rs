@@ -40,6 +40,8 @@ pub(super) struct Outgoing {
     pub(super) reader: Option<tokio::task::AbortHandle>,
     /// The worker is to be told that nothing more comes, behind what the hub gave it before.
     pub(super) says_drained: bool,
+    /// Why the gateway goes away, which the worker is told last.
+    pub(super) going_away: Option<String>,
     pub(super) is_over: bool,
 }
 
@@ -70,8 +72,12 @@ impl Outgoing {
             if self.is_over {
                 return None;
             }
-            let message = if self.says_drained {
+            let message = if self.says_drained || self.going_away.is_some() {
                 let Ok(message) = self.inbox.try_recv() else {
+                    if let Some(reason) = self.going_away.take() {
+                        self.is_over = true;
+                        return Some(Ok(To::GoingAway(v1::GoingAway { reason })));
+                    }
                     self.says_drained = false;
                     return Some(Ok(To::Drained(v1::Drained {})));
                 };
@@ -91,8 +97,10 @@ impl Outgoing {
                             return Some(Err(refusal.into()));
                         }
                         Control::GoingAway(reason) => {
-                            self.is_over = true;
-                            return Some(Ok(To::GoingAway(v1::GoingAway { reason })));
+                            // What the hub gave the worker before still goes to it: it is the worker's by lease.
+                            self.hub.drain(self.id);
+                            self.going_away = Some(reason);
+                            continue;
                         }
                     },
                     message = self.inbox.recv() => message?,

@@ -129,6 +129,7 @@ impl v1::workers_server::Workers for Workers {
             artifacts: self.0.artifacts.clone(),
             reader: None,
             says_drained: false,
+            going_away: None,
             is_over: false,
         };
         let older = self.0.open().sessions.insert(worker.clone(), (id, control.clone()));
