@@ -13,10 +13,15 @@ use super::args::StateArgs;
 use super::context::Context;
 use super::exit::{DONE, Failure};
 use super::print::err;
+use crate::artifact::{ArtifactError, FolderStore, PostgresStore, Store};
+use crate::database::Database;
 use crate::gateway::{GatewayConfig, TlsFiles, Tokens};
 use crate::journal::{Journal, StateFolder};
 use crate::server::{LocalWorker, Server, ServerConfig, ServerError, Signalled, Token};
 use crate::watch;
+
+/// How long a payload may wait for a database that is away.
+const ARTIFACTS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// `tol serve`.
 #[derive(Clone, Debug, Args)]
@@ -39,6 +44,15 @@ pub struct ServeArgs {
     /// Which queues the worker with this certificate may serve; `*` is every name, or every queue
     #[arg(long, value_name = "NAME=QUEUE[,QUEUE…]")]
     pub worker_identity: Vec<String>,
+    /// The server's name, the same after it has been started again [default: the host's name and the port]
+    #[arg(long, env = "TOL_SERVER_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Carry tasks over the Kafka that KAFKA_BROKERS and its kin name; workers that connect here get theirs here
+    #[arg(long)]
+    pub kafka: bool,
+    /// Where to tell figures and readiness over HTTP: /metrics, /healthz and /readyz
+    #[arg(long, env = "TOL_METRICS_LISTEN", value_name = "HOST:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Do no work here: leave it to workers on other machines
     #[arg(long)]
     pub no_local_worker: bool,
@@ -69,8 +83,12 @@ pub fn run(arguments: &ServeArgs) -> Result<u8, Failure> {
     let token = token.map_err(|error| Failure::invalid(error.to_string()))?;
     gateway.tokens = Tokens::new(Some(token.secret()), environment.get("TOL_WORKER_TOKEN").map(String::as_str));
     let shared = context.shared_journal()?;
-    let name = format!("tol serve, process {}", std::process::id());
-    let partitions = shared.as_ref().map(|journal| journal.join(&name)).transpose()?;
+    gateway.scheduler = arguments.name.clone().unwrap_or_else(|| format!("{}-{}", super::worker::host(), gateway.port));
+    // Two processes of one name are two servers all the same.
+    let member = format!("{}, process {}", gateway.scheduler, std::process::id());
+    let partitions = shared.as_ref().map(|journal| journal.join(&member)).transpose()?;
+    let artifacts = artifacts(&context)?;
+    let kafka = arguments.kafka.then(|| super::worker_kafka::settings(&environment)).transpose()?;
     let journal: Arc<dyn Journal> = match shared {
         Some(journal) => Arc::new(journal),
         None => context.journal()?,
@@ -83,6 +101,9 @@ pub fn run(arguments: &ServeArgs) -> Result<u8, Failure> {
         partitions,
         environment,
         gateway,
+        artifacts,
+        kafka,
+        metrics: arguments.metrics_listen,
         local_worker: if arguments.no_local_worker { LocalWorker::Off } else { LocalWorker::On },
         grace: Duration::from_secs(arguments.grace),
         watch: watch::Options { ignored: vec![context.state_dir.clone()], ..watch::Options::default() },
@@ -93,6 +114,19 @@ pub fn run(arguments: &ServeArgs) -> Result<u8, Failure> {
     // What still goes on belongs to nobody any more; its process groups end with it.
     runtime.shutdown_background();
     result
+}
+
+/// Where payloads lie that are too large for a message: beside the journal.
+fn artifacts(context: &Context) -> Result<Arc<dyn Store>, Failure> {
+    let failed = |error: ArtifactError| Failure::failed(error.to_string());
+    match context.database()? {
+        Some(url) => {
+            let database = Database::open(&url, "tol artifacts", ARTIFACTS_PATIENCE)
+                .map_err(|error| Failure::failed(error.to_string()))?;
+            Ok(Arc::new(PostgresStore::open(database).map_err(failed)?))
+        }
+        None => Ok(Arc::new(FolderStore::new(context.state_dir.join("artifacts")))),
+    }
 }
 
 /// Lays the flags over what the environment says.
@@ -123,10 +157,12 @@ fn configure(gateway: &mut GatewayConfig, arguments: &ServeArgs) -> Result<(), F
 async fn serve(config: ServerConfig) -> Result<u8, Failure> {
     let signals = signals()?;
     let failed = |error: ServerError| match error {
-        ServerError::Gateway(_) => Failure::invalid(error.to_string()),
-        ServerError::Journal(_) | ServerError::Runtime(_) | ServerError::Io { .. } | ServerError::Fault => {
-            Failure::failed(error.to_string())
-        }
+        ServerError::Gateway(_) | ServerError::Kafka(_) => Failure::invalid(error.to_string()),
+        ServerError::Artifacts(_)
+        | ServerError::Journal(_)
+        | ServerError::Runtime(_)
+        | ServerError::Io { .. }
+        | ServerError::Fault => Failure::failed(error.to_string()),
     };
     let (scheme, state) = (if config.gateway.tls.is_some() { "https" } else { "http" }, config.state_dir.clone());
     let server = Server::start(config).await.map_err(failed)?;

@@ -256,10 +256,15 @@ fn say(name: &str, notice: &Notice) {
     }
 }
 
+/// How this machine is called.
+pub(super) fn host() -> String {
+    let host = std::fs::read_to_string(HOST_NAME_FILE).unwrap_or_default();
+    host.trim().chars().filter(|one| one.is_ascii_graphic()).take(100).collect()
+}
+
 /// A name that no other worker has.
 fn name_of_its_own() -> String {
-    let host = std::fs::read_to_string(HOST_NAME_FILE).unwrap_or_default();
-    let host: String = host.trim().chars().filter(|one| one.is_ascii_graphic()).take(100).collect();
+    let host = host();
     let digits: String = uuid::Uuid::new_v4().simple().to_string().chars().take(8).collect();
     format!("{}-{digits}", if host.is_empty() { "worker" } else { &host })
 }

@@ -69,6 +69,11 @@ pub trait Journal: Send + Sync {
     /// The answer to a command, once there is one.
     fn command_reply(&self, id: i64) -> Result<Option<Vec<u8>>, JournalError>;
 
+    /// How many writes were refused because another process has the run.
+    fn refused(&self) -> u64 {
+        0
+    }
+
     /// Whether another process (or another journal of this one) has written since the last call. Costs microseconds.
     fn changed(&self) -> Result<bool, JournalError>;
 

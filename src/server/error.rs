@@ -15,6 +15,10 @@ pub enum ServerError {
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Gateway(#[from] GatewayError),
+    #[error(transparent)]
+    Kafka(#[from] crate::dispatch::kafka::KafkaError),
+    #[error(transparent)]
+    Artifacts(#[from] crate::artifact::ArtifactError),
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
     #[error("the server ended by a fault of tol itself; what was recorded stays, and a new server goes on from there")]

@@ -6,7 +6,9 @@
 mod core;
 mod division;
 mod error;
+mod figures;
 mod hall;
+mod parcels;
 mod retention;
 mod service;
 mod sink;

@@ -12,6 +12,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::artifact::Store;
+use crate::dispatch::kafka::{Bus, BusOptions, KafkaSettings};
 use crate::dispatch::{Hub, Joining, LocalSession, Stop, Terms};
 use crate::gateway::{Gateway, GatewayConfig, Readiness};
 use crate::handler::{LogFolder, WorkerContext};
@@ -24,11 +26,14 @@ use crate::scheduler::Input;
 use crate::server::core::{Core, Say};
 use crate::server::division::{self, Division};
 use crate::server::error::ServerError;
+use crate::server::figures::Figures;
 use crate::server::hall::Hall;
+use crate::server::parcels::StoredParcels;
 use crate::server::retention::Retention;
 use crate::server::service::RunsService;
 use crate::server::sink::Sink;
 use crate::task::DEFAULT_QUEUE;
+use crate::telemetry;
 use crate::watch::{self, Change, Served};
 use crate::worker::Worker;
 
@@ -38,6 +43,10 @@ const LOCAL_CONCURRENCY: u32 = 8;
 const LIVE_LINES: usize = 4096;
 /// How often finished runs are looked at for what need not be kept.
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
+/// How often it is looked at whether tasks wait for workers that are not there.
+const UNSERVED_EVERY: Duration = Duration::from_secs(2);
+/// How long the bus may take to send its last messages.
+const BUS_END: Duration = Duration::from_secs(5);
 /// How often it is looked at whether the server's own steps have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -61,6 +70,12 @@ pub struct ServerConfig {
     pub partitions: Option<Partitions>,
     pub environment: BTreeMap<String, String>,
     pub gateway: GatewayConfig,
+    /// Where payloads lie that are too large for a message.
+    pub artifacts: Arc<dyn Store>,
+    /// The cluster that carries tasks to workers, if one does.
+    pub kafka: Option<KafkaSettings>,
+    /// Where figures and readiness are told over HTTP.
+    pub metrics: Option<SocketAddr>,
     pub local_worker: LocalWorker,
     /// How long the server's own steps may take to end when it drains.
     pub grace: Duration,
@@ -85,7 +100,11 @@ pub struct Server {
     gateway: JoinHandle<Result<(), crate::gateway::GatewayError>>,
     readiness: Readiness,
     address: SocketAddr,
+    bus: Option<Arc<Bus>>,
     local: Option<LocalSession>,
+    local_context: Option<Arc<WorkerContext>>,
+    /// What was last told of queues that no worker serves.
+    unserved: BTreeMap<Arc<str>, usize>,
     changed: Arc<Notify>,
     /// Takes up what other processes left.
     taking: Option<JoinHandle<()>>,
@@ -102,7 +121,7 @@ impl Server {
     /// If the address cannot be had or must not be, or the journal cannot be read.
     pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
         let ServerConfig { folder, root, state_dir, journal, partitions, environment, .. } = config;
-        let ServerConfig { gateway, local_worker, grace, watch, say, .. } = config;
+        let ServerConfig { gateway, local_worker, grace, watch, say, artifacts, kafka, metrics, .. } = config;
         let hall = Arc::new(Hall::default());
         let mut hub = None;
         let engine_config = EngineConfig {
@@ -111,22 +130,41 @@ impl Server {
             root: Arc::from(root.to_string_lossy()),
             takes_commands: true,
         };
+        let (outbox_sender, outbox) = mpsc::unbounded_channel();
+        let carries = kafka.is_some().then_some(outbox_sender);
         let (engine, engine_task) = Engine::start(engine_config, |reports| {
-            let started = Hub::start(Terms::default(), reports, None, true);
+            let started = Hub::start(Terms::default(), reports, carries, true);
             hub = Some(started.clone());
             started
         });
         let hub = hub.ok_or(ServerError::Fault)?;
         let division = partitions.map(|partitions| Division { partitions });
-        let core = Core::new(journal, engine, hall.clone(), state_dir.clone(), environment.clone(), say, division);
+        let core =
+            Core::new(journal, engine, hall.clone(), state_dir.clone(), environment.clone(), say.clone(), division);
         let core = Arc::new(core);
         let ending = CancellationToken::new();
         let sink = Arc::new(Sink { folder: LogFolder::new(state_dir.clone()), hall: hall.clone() });
         let service = RunsServer::new(RunsService { core: core.clone(), ending: ending.clone() })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let gateway = Gateway::new(gateway, hub.clone(), sink, None).with_service(service);
+        let bus = match &kafka {
+            Some(settings) => {
+                let options = BusOptions {
+                    name: gateway.scheduler.clone(),
+                    lines: Some(sink.clone()),
+                    parcels: Some(Arc::new(StoredParcels(artifacts.clone()))),
+                };
+                let bus = Bus::start(settings, options, &hub, outbox).await?;
+                for difference in bus.differences() {
+                    say(&format!("warning: {difference}"));
+                }
+                Some(Arc::new(bus))
+            }
+            None => None,
+        };
+        let gateway = Gateway::new(gateway, hub.clone(), sink, Some(artifacts)).with_service(service);
         let readiness = gateway.readiness();
+        let connections = gateway.connections();
         let listener: TcpListener = gateway.listen().await?;
         let address =
             listener.local_addr().map_err(|error| ServerError::Io { what: "the listener".to_owned(), error })?;
@@ -135,6 +173,9 @@ impl Server {
         let mut server = Self {
             core,
             hub,
+            bus,
+            unserved: BTreeMap::new(),
+            local_context: None,
             engine_task,
             gateway,
             readiness,
@@ -148,6 +189,9 @@ impl Server {
         server.serve_folder(folder, watch).await?;
         if local_worker == LocalWorker::On {
             server.start_local_worker(&hall, environment);
+        }
+        if let Some(address) = metrics {
+            server.tell(address, Box::new(connections)).await?;
         }
         server.recover();
         Ok(server)
@@ -182,6 +226,45 @@ impl Server {
         Ok(())
     }
 
+    /// Tells figures and readiness over HTTP until the server ends.
+    async fn tell(
+        &self,
+        address: SocketAddr,
+        connections: Box<dyn Fn() -> usize + Send + Sync>,
+    ) -> Result<(), ServerError> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| ServerError::Io { what: format!("cannot listen on {address} for metrics"), error })?;
+        let figures = Figures {
+            core: self.core.clone(),
+            hub: self.hub.clone(),
+            connections,
+            bus: self.bus.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            local: self.local_context.clone(),
+        };
+        let at = listener.local_addr().unwrap_or(address);
+        (self.core.say)(&format!("metrics and readiness at http://{at}/metrics, /healthz and /readyz"));
+        let ending = self.ending.clone();
+        tokio::spawn(telemetry::serve(listener, Arc::new(figures), async move { ending.cancelled().await }));
+        Ok(())
+    }
+
+    /// Says which queues have tasks that no worker could do, once for each change.
+    fn tell_unserved(&mut self) {
+        let unserved = if self.bus.is_some() { BTreeMap::new() } else { self.hub.unserved() };
+        for (queue, count) in &unserved {
+            if !self.unserved.contains_key(queue) {
+                let tasks = if *count == 1 { "1 step waits".to_owned() } else { format!("{count} steps wait") };
+                (self.core.say)(&format!(
+                    "{tasks} for the queue `{queue}`, and no worker that has joined could do them; start one with \
+                     `tol worker --gateway {} --queue {queue}`, with the `--capability` that they ask for",
+                    self.address
+                ));
+            }
+        }
+        self.unserved = unserved;
+    }
+
     fn start_local_worker(&mut self, hall: &Arc<Hall>, environment: BTreeMap<String, String>) {
         let (lines, mut live) = mpsc::channel(LIVE_LINES);
         let hall = hall.clone();
@@ -190,7 +273,8 @@ impl Server {
                 hall.log(line);
             }
         });
-        let context = WorkerContext::new(&self.core.state_dir, environment, Some(lines));
+        let context = Arc::new(WorkerContext::new(&self.core.state_dir, environment, Some(lines)));
+        self.local_context = Some(context.clone());
         let set = self.core.served.get().and_then(Served::set);
         let concurrency = set.and_then(|set| set.settings.engine.workers).unwrap_or(LOCAL_CONCURRENCY);
         let joining = Joining {
@@ -201,7 +285,7 @@ impl Server {
             leases: Vec::new(),
             local: true,
         };
-        self.local = Some(LocalSession::start(&self.hub, joining, Arc::new(Worker::new(Arc::new(context)))));
+        self.local = Some(LocalSession::start(&self.hub, joining, Arc::new(Worker::new(context))));
     }
 
     /// Takes up what was left, beside everything else; among several servers, again and again.
@@ -240,6 +324,7 @@ impl Server {
     /// If the journal or the listener fails. What was recorded before stays.
     pub async fn run(mut self, mut signals: mpsc::Receiver<Signalled>) -> Result<(), ServerError> {
         let mut retention = tokio::time::interval(RETENTION_EVERY);
+        let mut looks = tokio::time::interval(UNSERVED_EVERY);
         let failure = loop {
             tokio::select! {
                 signal = signals.recv() => match signal {
@@ -254,6 +339,7 @@ impl Server {
                     self.readiness.set(self.core.ready().is_ok()).await;
                 }
                 _ = retention.tick() => self.enforce_retention(),
+                _ = looks.tick() => self.tell_unserved(),
                 ended = &mut self.engine_task => break Some(match ended {
                     Ok(Err(error)) => ServerError::Runtime(error),
                     Ok(Ok(())) | Err(_) => ServerError::Fault,
@@ -318,6 +404,9 @@ impl Server {
     async fn end(self) {
         self.ending.cancel();
         let (core, gateway) = (self.core, self.gateway);
+        if let Some(bus) = self.bus.and_then(Arc::into_inner) {
+            bus.close(BUS_END).await;
+        }
         if !gateway.is_finished() {
             let _ = gateway.await;
         }

@@ -228,6 +228,10 @@ impl Drop for Inner {
 }
 
 impl Journal for PostgresJournal {
+    fn refused(&self) -> u64 {
+        self.fenced()
+    }
+
     fn append(&self, batch: Batch, done: Done) {
         match self.inner.may_write() {
             Ok(()) => self.inner.shared.push(Job::Write(batch, done)),
