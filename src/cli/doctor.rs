@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::args::{StateArgs, TextFormat};
+use super::args::{RemoteArgs, StateArgs, TextFormat};
 use super::context::Context;
 use super::doctor_checks;
 use super::exit::{DONE, FAILED, Failure};
@@ -21,6 +21,8 @@ pub struct DoctorArgs {
     /// Take a journal whose last events are lost for complete, after saying what is lost
     #[arg(long)]
     pub accept_loss: bool,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     #[command(flatten)]
     pub state: StateArgs,
 }
@@ -77,7 +79,7 @@ pub fn run(arguments: &DoctorArgs) -> Result<u8, Failure> {
         accept_loss(&context)?;
     }
     let begun = Instant::now();
-    let lines = doctor_checks::all(&context);
+    let lines = doctor_checks::all(&context, &arguments.remote);
     let count = |grade: Grade| lines.iter().filter(|line| line.grade == grade).count();
     let (warned, failed) = (count(Grade::Warn), count(Grade::Fail));
     let text = match arguments.format {

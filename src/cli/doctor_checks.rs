@@ -1,19 +1,16 @@
 //! The checks of `tol doctor`, in the order in which they are shown.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::CommandFactory;
-
-use super::Cli;
+use super::args::RemoteArgs;
 use super::context::Context;
 use super::doctor::{Grade, Line};
-use crate::diagnostic::nearest;
+use super::{doctor_places, doctor_variables};
 use crate::handler::secrets::{FOLDER_VARIABLE, VARIABLE_PREFIX};
 use crate::journal::{Journal, JournalError, ListFilter, OpenMode, SqliteJournal};
 
@@ -25,25 +22,19 @@ const NO_SPACE: u64 = 64 << 20;
 const SYNCS: usize = 8;
 /// A step cannot end faster than a sync; above this it is felt.
 const SLOW_SYNC: Duration = Duration::from_millis(50);
-/// Variables that are read beside those of the command line.
-const READ: [&str; 2] = ["TOL_USER", FOLDER_VARIABLE];
-/// Variables that `tol` sets for scripts and reads nowhere.
-const SET_FOR_SCRIPTS: [&str; 7] =
-    ["TOL_RUN_ID", "TOL_STEP", "TOL_ITEM", "TOL_ATTEMPT", "TOL_IDEMPOTENCY_KEY", "TOL_OUTPUT", "TOL_ARTIFACTS"];
-/// Kills the process around a commit; for tests of `tol` itself.
-const FAULT: &str = "TOL_FAULT";
-
 /// Runs all checks.
-pub fn all(context: &Context) -> Vec<Line> {
+pub fn all(context: &Context, remote: &RemoteArgs) -> Vec<Line> {
     let mut lines = vec![root(context), files(context), state_folder(context)];
+    // With DATABASE_URL the journal lies there, and what is in the folder is of earlier runs.
     lines.extend(journal(context));
     lines.push(space(context));
     lines.push(sync(context));
     lines.extend(programs());
     lines.push(locale());
-    lines.extend(variables());
+    lines.extend(doctor_variables::all());
     lines.push(dot_env(context));
     lines.push(secrets());
+    lines.extend(doctor_places::all(context, remote));
     lines
 }
 
@@ -250,59 +241,6 @@ fn locale() -> Line {
         ),
         None => Line::warn("locale", "no locale is set", "scripts may print bytes that are replaced; set LANG=C.UTF-8"),
     }
-}
-
-/// The variables that any subcommand reads.
-fn known_variables() -> BTreeSet<String> {
-    let mut known: BTreeSet<String> = READ.iter().map(|name| (*name).to_owned()).collect();
-    let mut open = vec![Cli::command()];
-    while let Some(command) = open.pop() {
-        let named = command.get_arguments().filter_map(|argument| argument.get_env()).filter_map(OsStr::to_str);
-        known.extend(named.map(str::to_owned));
-        open.extend(command.get_subcommands().cloned());
-    }
-    known
-}
-
-fn variables() -> Vec<Line> {
-    let known = known_variables();
-    let set: BTreeSet<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
-    let mut lines = Vec::new();
-    let mut read = Vec::new();
-    for name in set.iter().filter(|name| name.to_ascii_uppercase().starts_with("TOL_")) {
-        if name == FAULT {
-            lines.push(Line::warn(
-                "variables",
-                format!("{name} is set: it makes tol kill itself, for tests"),
-                format!("unset {name}"),
-            ));
-        } else if known.contains(name) {
-            read.push(name.as_str());
-        } else if SET_FOR_SCRIPTS.contains(&name.as_str()) || name.starts_with(VARIABLE_PREFIX) {
-            // A step's own variables, or a secret.
-        } else {
-            let near = nearest(name, known.iter().map(String::as_str).filter(|other| other != name));
-            let help = near.map_or_else(
-                || {
-                    format!(
-                        "tol reads {}, and {VARIABLE_PREFIX}NAME for secrets",
-                        known.iter().cloned().collect::<Vec<_>>().join(", ")
-                    )
-                },
-                |near| format!("did you mean {near}?"),
-            );
-            lines.push(Line::warn("variables", format!("{name} is set, and nothing reads it"), help));
-        }
-    }
-    if lines.is_empty() {
-        let words = if read.is_empty() {
-            "none of tol's is set".to_owned()
-        } else {
-            format!("set and read: {}", read.join(", "))
-        };
-        lines.push(Line::ok("variables", words));
-    }
-    lines
 }
 
 fn dot_env(context: &Context) -> Line {

@@ -10,6 +10,8 @@ mod diff_report;
 mod diff_trees;
 mod doctor;
 mod doctor_checks;
+mod doctor_places;
+mod doctor_variables;
 mod drive;
 mod dry_run;
 mod elsewhere;

@@ -1,6 +1,6 @@
 //! The same commands on the runs of a server: `--server ADDRESS`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,6 +9,9 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::args::{
     ApproveArgs, ListArgs, LogsArgs, RemoteArgs, RunArgs, RunRef, Settle, ShowArgs, StateArgs, TextFormat,
@@ -22,6 +25,8 @@ use crate::proto::v1::steer_request::Command;
 use crate::proto::{MAX_MESSAGE_BYTES, v1};
 use crate::server::Token;
 
+/// The service whose health is asked for.
+const RUNS: &str = "tol.v1.Runs";
 /// How long a server may take to answer the first knock.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which nothing comes for so long is asked whether it lives.
@@ -48,18 +53,32 @@ pub type Client = RunsClient<InterceptedService<Channel, Shows>>;
 pub struct Remote {
     pub runtime: tokio::runtime::Runtime,
     client: Client,
+    channel: Channel,
     address: String,
     has_token: bool,
+    has_tls: bool,
 }
 
 impl Remote {
     /// The server that the arguments name; none if the runs are here. Nothing is sent yet.
     pub fn of(arguments: &RemoteArgs, state: &StateArgs) -> Result<Option<Self>, Failure> {
+        Self::named(arguments, || Ok(Context::around(None, state)?.state_dir))
+    }
+
+    /// The same, where the state folder around here is known.
+    pub fn around(arguments: &RemoteArgs, state_dir: &Path) -> Result<Option<Self>, Failure> {
+        Self::named(arguments, || Ok(state_dir.to_owned()))
+    }
+
+    fn named(
+        arguments: &RemoteArgs,
+        state_dir: impl FnOnce() -> Result<PathBuf, Failure>,
+    ) -> Result<Option<Self>, Failure> {
         let Some(address) = arguments.server.as_deref().filter(|address| !address.is_empty()) else {
             return Ok(None);
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let token = token(state)?;
+        let token = token(state_dir)?;
         let endpoint = endpoint(address, arguments)?;
         let _inside = runtime.enter();
         let mut header: Option<MetadataValue<Ascii>> = token.as_ref().and_then(|token| token.header().parse().ok());
@@ -67,16 +86,34 @@ impl Remote {
             header.set_sensitive(true);
         }
         let has_token = header.is_some();
-        let client = RunsClient::with_interceptor(endpoint.connect_lazy(), Shows(header))
+        let has_tls = endpoint.uri().scheme_str() == Some("https");
+        let channel = endpoint.connect_lazy();
+        let client = RunsClient::with_interceptor(channel.clone(), Shows(header))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         drop(_inside);
-        Ok(Some(Self { runtime, client, address: address.to_owned(), has_token }))
+        Ok(Some(Self { runtime, client, channel, address: address.to_owned(), has_token, has_tls }))
     }
 
     /// Another handle to the same connection.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// The address, as it was given.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Whether the connection is kept private.
+    pub fn has_tls(&self) -> bool {
+        self.has_tls
+    }
+
+    /// Whether the server takes runs. Nobody needs a token to ask that.
+    pub async fn health(&self) -> Result<ServingStatus, Status> {
+        let request = HealthCheckRequest { service: RUNS.to_owned() };
+        Ok(HealthClient::new(self.channel.clone()).check(request).await?.into_inner().status())
     }
 
     /// Words and an exit code for what a server answered, or for its silence.
@@ -236,11 +273,11 @@ fn without(given: &str, texts: &[String]) -> String {
 }
 
 /// The token of the environment, else that of the state folder around here: a server on this machine has put it there.
-fn token(state: &StateArgs) -> Result<Option<Token>, Failure> {
+fn token(state_dir: impl FnOnce() -> Result<PathBuf, Failure>) -> Result<Option<Token>, Failure> {
     let invalid = |error: crate::server::TokenError| Failure::invalid(error.to_string());
     match std::env::var("TOL_TOKEN").ok().filter(|token| !token.is_empty()) {
         Some(token) => Token::new(&token, "TOL_TOKEN").map(Some).map_err(invalid),
-        None => Token::read(&Context::around(None, state)?.state_dir).map_err(invalid),
+        None => Token::read(&state_dir()?).map_err(invalid),
     }
 }
 

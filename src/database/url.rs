@@ -99,6 +99,23 @@ impl DatabaseUrl {
     pub fn shown(&self) -> &str {
         &self.shown
     }
+
+    /// Whether the server must show a certificate of an authority that is trusted.
+    pub fn is_verified(&self) -> bool {
+        matches!(self.trust, Trust::Authority(_) | Trust::Host(_))
+    }
+
+    /// Whether the server is on this machine, so that nobody can read along.
+    pub fn is_here(&self) -> bool {
+        let is_loopback = |name: &str| {
+            name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+        };
+        self.config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback)
+            && self.config.get_hosts().iter().all(|host| match host {
+                Host::Tcp(name) => is_loopback(name),
+                Host::Unix(_) => true,
+            })
+    }
 }
 
 impl fmt::Display for DatabaseUrl {
@@ -171,6 +188,22 @@ mod tests {
             "postgres://u:hush@[::1]:5432/tol?sslmode=verify-full&sslrootcert=%2Fa%20b.pem",
             "postgres://u@[::1]:5432/tol",
         );
+    }
+
+    #[test]
+    fn who_can_read_along_is_known() {
+        let check = |text: &str, here: bool, verified: bool| {
+            let url = DatabaseUrl::parse(text).unwrap();
+            assert_eq!((url.is_here(), url.is_verified()), (here, verified), "{text}");
+        };
+        check("postgres://u@localhost/tol", true, false);
+        check("postgres://u@[::1]/tol", true, false);
+        check("postgres://u@%2Frun%2Fpg/tol", true, false);
+        check("postgres://u@localhost,db.example/tol", false, false);
+        check("postgres://u@localhost/tol?hostaddr=192.0.2.1", false, false);
+        check("postgres://u@db/tol?sslmode=require", false, false);
+        check("postgres://u@db/tol?sslmode=require&sslrootcert=a.pem", false, true);
+        check("postgres://u@db/tol?sslmode=verify-full&sslrootcert=a.pem", false, true);
     }
 
     #[test]

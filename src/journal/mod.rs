@@ -39,7 +39,7 @@ pub use error::JournalError;
 pub use fault::FaultHook;
 pub use folder::StateFolder;
 pub use memory::MemoryJournal;
-pub use postgres::{Holdings, Partitions, PostgresJournal, PostgresOptions};
+pub use postgres::{Holdings, Looked, Partitions, PostgresJournal, PostgresOptions, Tables, look_at};
 pub use sqlite::{OpenMode, Options, SqliteJournal};
 pub use store::Journal;
 pub use types::{Batch, CachePut, Claim, CommandReply, ListFilter, NewRun, Record, RunRow, RunSummaryRow};

@@ -97,7 +97,8 @@ pub(crate) async fn look(client: &Client, place: &Place) -> Result<u32, JournalE
     }
 }
 
-fn check(place: &Place, found: i64) -> Result<(), JournalError> {
+/// Refuses a format that this program does not know.
+pub(crate) fn check(place: &Place, found: i64) -> Result<(), JournalError> {
     if found <= FORMAT {
         return Ok(());
     }
@@ -105,7 +106,7 @@ fn check(place: &Place, found: i64) -> Result<(), JournalError> {
 }
 
 /// The format and the number of partitions; `None` if there are no tables.
-async fn found(client: &Client, place: &Place) -> Result<Option<(i64, u32)>, JournalError> {
+pub(crate) async fn found(client: &Client, place: &Place) -> Result<Option<(i64, u32)>, JournalError> {
     let failed = |error: tokio_postgres::Error| place.error(&error);
     let there = client.query_one("SELECT to_regclass('tol.meta') IS NOT NULL", &[]).await.map_err(failed)?;
     if !there.get::<_, bool>(0) {
