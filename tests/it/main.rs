@@ -7,6 +7,7 @@ mod cli_extras;
 mod crash;
 mod damage;
 mod docs;
+mod doctor;
 mod grpc;
 mod kafka;
 mod kill;
