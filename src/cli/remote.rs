@@ -8,7 +8,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -32,6 +32,12 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which nothing comes for so long is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+
+/// How long the answer to a question may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often a question is asked again, and the first pause before that; each further pause is twice as long.
+const ASKED_AGAIN: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Shows the token with every call.
 #[derive(Clone)]
@@ -153,6 +159,37 @@ impl Remote {
         self.runtime.block_on(call(self.client())).map_err(|status| self.failure(&status))
     }
 
+    /// Asks, waits for an answer, and asks again if none comes: whatever is asked so changes nothing the second time.
+    fn ask<Q: Clone, A>(
+        &self,
+        question: Q,
+        ask: impl AsyncFn(Client, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Status> {
+        self.runtime.block_on(async {
+            let mut pause = PAUSE;
+            for tries_left in (0..=ASKED_AGAIN).rev() {
+                let mut request = Request::new(question.clone());
+                request.set_timeout(ANSWER);
+                let asked = tokio::time::timeout(ANSWER, ask(self.client(), request)).await;
+                match asked.unwrap_or_else(|_| Err(self.silence())) {
+                    Ok(answer) => return Ok(answer.into_inner()),
+                    Err(status) if tries_left > 0 && may_be_mended(&status) => tokio::time::sleep(pause).await,
+                    Err(status) => return Err(status),
+                }
+                pause *= 2;
+            }
+            Err(self.silence())
+        })
+    }
+
+    fn silence(&self) -> Status {
+        let (tries, seconds) = (ASKED_AGAIN + 1, ANSWER.as_secs());
+        Status::deadline_exceeded(format!(
+            "{} was asked {tries} times and did not answer within {seconds} s",
+            self.address
+        ))
+    }
+
     /// `tol run --server`: starts the run and gives its id.
     pub fn submit(&self, arguments: &RunArgs) -> Result<String, Failure> {
         let given = match &arguments.params_file {
@@ -168,12 +205,18 @@ impl Remote {
             max_parallel: arguments.max_parallel,
             idempotency_key: arguments.idempotency_key.clone().unwrap_or_default(),
         };
-        let answer = self.runtime.block_on(self.client().submit(request)).map_err(|status| match status.code() {
+        // Without a key, a question whose answer is lost may not be asked again: it might start a second run.
+        let asked = if request.idempotency_key.is_empty() {
+            self.runtime.block_on(self.client().submit(request)).map(Response::into_inner)
+        } else {
+            self.ask(request, async |mut client, request| client.submit(request).await)
+        };
+        let answer = asked.map_err(|status| match status.code() {
             // As a file that is not there.
             Code::NotFound => Failure::invalid(status.message()),
             _ => self.failure(&status),
         })?;
-        Ok(answer.into_inner().run_id)
+        Ok(answer.run_id)
     }
 
     /// `tol runs list --server`.
@@ -183,8 +226,9 @@ impl Remote {
             pipeline: arguments.pipeline.clone().unwrap_or_default(),
             limit: u32::try_from(arguments.limit).unwrap_or(u32::MAX),
         };
-        let answer = self.call(async |mut client| client.list(request).await)?;
-        let rows: Vec<Value> = serde_json::from_str(&answer.into_inner().runs_json)
+        let answer = self.ask(request, async |mut client, request| client.list(request).await);
+        let answer = answer.map_err(|status| self.failure(&status))?;
+        let rows: Vec<Value> = serde_json::from_str(&answer.runs_json)
             .map_err(|error| Failure::failed(format!("{} sent what cannot be read: {error}", self.address)))?;
         runs::print_list(&rows, arguments.format);
         Ok(DONE)
@@ -193,7 +237,8 @@ impl Remote {
     /// `tol runs show --server`.
     pub fn show(&self, arguments: &ShowArgs) -> Result<u8, Failure> {
         let request = v1::GetRequest { run: arguments.run.clone(), history: arguments.history };
-        let run = self.call(async |mut client| client.get(request).await)?.into_inner();
+        let run = self.ask(request, async |mut client, request| client.get(request).await);
+        let run = run.map_err(|status| self.failure(&status))?;
         match arguments.format {
             _ if arguments.history => out_text!("{}", run.history),
             TextFormat::Json => out!("{}", run.run_json),
@@ -261,8 +306,14 @@ impl Remote {
 
     fn steer(&self, run: &str, by: Option<&str>, command: Command) -> Result<v1::SteerResponse, Failure> {
         let request = v1::SteerRequest { run: run.to_owned(), by: user(by), command: Some(command) };
-        Ok(self.call(async |mut client| client.steer(request).await)?.into_inner())
+        let answer = self.ask(request, async |mut client, request| client.steer(request).await);
+        answer.map_err(|status| self.failure(&status))
     }
+}
+
+/// True if asking again may help: nobody was reached, or the answer is lost.
+fn may_be_mended(status: &Status) -> bool {
+    status.code() == Code::DeadlineExceeded || (status.code() == Code::Unavailable && is_transport(status))
 }
 
 /// A JSON object without the parameters that texts name, too: those win, as they do without a server.

@@ -28,6 +28,8 @@ use crate::worker::{Elsewhere, Lines, Table, Worker};
 const LIVE_LINES: usize = 256;
 /// Where Linux says how the machine is called.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
+/// Where a worker keeps logs and artifacts in a state folder that nobody named.
+const STATE_FOLDER: &str = "worker";
 /// How long the last outcomes may take to reach the scheduler, after the work was ended.
 const LAST_WORDS: Duration = Duration::from_secs(8);
 /// How long a scheduler may take to say that it hands out nothing more.
@@ -145,7 +147,12 @@ async fn work(
     };
     let settings = arguments.kafka.then(|| worker_kafka::settings(&environment)).transpose()?;
     let (live, lines) = mpsc::channel(LIVE_LINES);
-    let worker = WorkerContext::new(&context.state_dir, environment, Some(live)).waiting();
+    // A scheduler on this machine may keep the same lines in the project's own state folder.
+    let state_dir = match arguments.state.state_dir {
+        Some(_) => context.state_dir.clone(),
+        None => context.state_dir.join(STATE_FOLDER),
+    };
+    let worker = WorkerContext::new(&state_dir, environment, Some(live)).waiting();
     let performer = Arc::new(Elsewhere::new(Worker::new(Arc::new(worker)), root));
     if let Some(settings) = settings {
         let mut options = KafkaWorkerOptions::new(name, about.queues, arguments.concurrency as usize);

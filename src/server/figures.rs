@@ -76,10 +76,11 @@ impl Figures {
         page.figure("tol_queue_unserved", "gauge", "Tasks that wait for a queue that no worker serves.", &samples);
         let workers = self.hub.workers();
         let labels: Vec<[(&str, &str); 1]> = workers.iter().map(|(name, ..)| [("worker", &**name)]).collect();
-        let all = |of: &dyn Fn(&(Arc<str>, u32, usize)) -> f64| -> Vec<f64> { workers.iter().map(of).collect() };
+        let slots: Vec<f64> = workers.iter().map(|(_, slots, _)| f64::from(*slots)).collect();
+        let used: Vec<f64> = workers.iter().map(|(_, _, used)| *used as f64).collect();
         for (name, help, values) in [
-            ("tol_worker_slots", "Tasks that a worker does at once.", all(&|(_, slots, _)| f64::from(*slots))),
-            ("tol_worker_slots_used", "Tasks that a worker has.", all(&|(_, _, used)| *used as f64)),
+            ("tol_worker_slots", "Tasks that a worker does at once.", slots),
+            ("tol_worker_slots_used", "Tasks that a worker has.", used),
         ] {
             let samples: Vec<(&[(&str, &str)], f64)> =
                 labels.iter().zip(values).map(|(labels, value)| (&labels[..], value)).collect();
