@@ -117,7 +117,9 @@ impl Gateway {
         let address = format!("{}:{}", self.config.host.trim_matches(['[', ']']), self.config.port);
         let listener = TcpListener::bind((self.config.host.trim_matches(['[', ']']), self.config.port))
             .await
-            .map_err(|error| GatewayError::Listen { address, error })?;
+            .map_err(|error| GatewayError::Listen { address: address.clone(), error })?;
+        let at = address_of(&listener).map_err(|error| GatewayError::Listen { address, error })?;
+        self.config.check_address(at)?;
         Ok(listener)
     }
 
