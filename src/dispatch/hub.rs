@@ -105,6 +105,12 @@ impl Hub {
         self.inner().ledger.in_work()
     }
 
+    /// The runs that outcomes have come of since the last call, and that this scheduler knows nothing of. Those that have
+    /// ended are to be forgotten as such: then their workers are told.
+    pub fn strangers(&self) -> BTreeSet<RunId> {
+        self.inner().ledger.strangers()
+    }
+
     /// How many tasks wait for a worker although none that has joined could do them, by queue.
     pub fn unserved(&self) -> BTreeMap<Arc<str>, usize> {
         self.inner().ledger.unserved()

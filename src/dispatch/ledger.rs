@@ -109,6 +109,8 @@ pub struct Ledger {
     ended: Remembered<RunId, ()>,
     /// Outcomes of runs that this scheduler does not drive, yet: it may be about to take them over.
     unclaimed: Remembered<LeaseKey, (Arc<str>, Outcome)>,
+    /// The runs of outcomes that came since somebody last asked, and that this scheduler does not drive.
+    strangers: BTreeSet<RunId>,
     counters: Counters,
     /// When it was last looked at the time.
     ticked: Option<Duration>,
@@ -128,6 +130,7 @@ impl Ledger {
             driven: BTreeSet::new(),
             ended: Remembered::default(),
             unclaimed: Remembered::default(),
+            strangers: BTreeSet::new(),
             counters: Counters::default(),
             ticked: None,
             out: Vec::new(),
@@ -153,6 +156,11 @@ impl Ledger {
     pub fn in_work(&self) -> usize {
         let has = |entry: &&Entry| matches!(entry.standing, Standing::Leased { .. } | Standing::Reported { .. });
         self.entries.values().filter(has).count()
+    }
+
+    /// The runs that outcomes have come of since the last call, and that nothing is known of here.
+    pub fn strangers(&mut self) -> BTreeSet<RunId> {
+        std::mem::take(&mut self.strangers)
     }
 
     /// True if nothing is handed out.
@@ -476,6 +484,7 @@ impl Ledger {
             }
             None => {
                 self.counters.unknown += 1;
+                self.strangers.insert(key.run.clone());
                 self.unclaimed.put(key.clone(), (worker.clone(), outcome));
                 Verdict::Unknown
             }

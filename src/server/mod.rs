@@ -8,6 +8,7 @@ mod division;
 mod error;
 mod figures;
 mod hall;
+mod looks;
 mod parcels;
 mod retention;
 mod service;

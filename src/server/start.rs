@@ -28,6 +28,7 @@ use crate::server::division::{self, Division};
 use crate::server::error::ServerError;
 use crate::server::figures::Figures;
 use crate::server::hall::Hall;
+use crate::server::looks;
 use crate::server::parcels::StoredParcels;
 use crate::server::retention::Retention;
 use crate::server::service::RunsService;
@@ -194,6 +195,7 @@ impl Server {
             server.tell(address, Box::new(connections)).await?;
         }
         server.recover();
+        looks::start(server.core.clone(), server.hub.clone(), server.ending.clone());
         Ok(server)
     }
 

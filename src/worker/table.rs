@@ -12,6 +12,9 @@ use tokio::sync::watch;
 use crate::dispatch::{Dispatch, InProcess, LeaseKey, Perform, Report, Stop, Verdict};
 use crate::task::{Failure, Outcome, Task};
 
+/// How often a table looks whether its process has stood still, and how long is too long.
+const LOOK: Duration = Duration::from_secs(1);
+const STILL: Duration = Duration::from_secs(5);
 /// How many hand-outs are remembered after their outcome was taken in, so that a copy that comes late is known.
 const SETTLED_MAX: usize = 4096;
 /// How many outcomes are kept that nobody has taken in; beyond it the oldest goes.
@@ -64,6 +67,8 @@ pub struct Table {
     work: InProcess,
     concurrency: usize,
     changes: watch::Sender<u64>,
+    /// When this process was last seen to be awake.
+    awake: Mutex<Instant>,
 }
 
 impl Table {
@@ -75,12 +80,24 @@ impl Table {
             work: InProcess::new(Handle::current(), performer, reports),
             concurrency,
             changes: watch::Sender::new(0),
+            awake: Mutex::new(Instant::now()),
         });
         let weak = Arc::downgrade(&table);
         tokio::spawn(async move {
-            while let Some(report) = done.recv().await {
-                let Some(table) = weak.upgrade() else { return };
-                table.done(report);
+            let mut looks = tokio::time::interval(LOOK);
+            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    biased;
+                    report = done.recv() => match (report, weak.upgrade()) {
+                        (Some(report), Some(table)) => table.done(report),
+                        (None, _) | (_, None) => return,
+                    },
+                    _ = looks.tick() => match weak.upgrade() {
+                        Some(table) => table.look(),
+                        None => return,
+                    },
+                }
             }
         });
         table
@@ -138,7 +155,20 @@ impl Table {
         self.changed();
     }
 
+    /// Notes that this process lives. After it has stood still, what waited for its turn may be somebody else's: it is
+    /// not begun. Its scheduler hears that it is not here, or loses it by the lease.
+    fn look(&self) {
+        let now = Instant::now();
+        let mut awake = self.awake.lock().unwrap_or_else(PoisonError::into_inner);
+        let still = now.duration_since(std::mem::replace(&mut *awake, now));
+        drop(awake);
+        if still >= STILL {
+            self.state().waiting.clear();
+        }
+    }
+
     fn done(&self, report: Report) {
+        self.look();
         let key = LeaseKey { run: report.run, unit: report.unit, token: report.token };
         let mut state = self.state();
         let from = state.in_work.remove(&key).unwrap_or_default();

@@ -78,6 +78,8 @@ impl Drop for Process {
 pub struct Scheduler {
     pub process: Process,
     pub address: String,
+    /// It does not answer: killed, frozen, or cut off.
+    pub away: bool,
 }
 
 /// A served folder, and what runs on it.
@@ -92,8 +94,7 @@ impl Cluster {
     /// A folder with these files, served by nobody yet.
     pub fn new(database: &str, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let cluster =
-            Self { folder, database: database.to_owned(), schedulers: Vec::new(), workers: Vec::new() };
+        let cluster = Self { folder, database: database.to_owned(), schedulers: Vec::new(), workers: Vec::new() };
         for (name, text) in [("duo-agent.config.yaml", "apiVersion: tol/v1\n")].iter().chain(files) {
             std::fs::write(cluster.path().join(name), text).expect("a file");
         }
@@ -121,9 +122,11 @@ impl Cluster {
         let database = database.unwrap_or(&self.database);
         let env: &[(&str, &str)] = if database.is_empty() { &[] } else { &[("DATABASE_URL", database)] };
         let process = Process::start(&arguments, self.path(), name, env);
-        let scheduler = Scheduler { process, address: address.to_owned() };
+        let scheduler = Scheduler { process, address: address.to_owned(), away: false };
         let until = Instant::now() + Duration::from_secs(30);
-        while self.try_tol(&["runs", "list", "--server", &scheduler.address]).is_err() {
+        while !scheduler.process.said().contains("listening on ")
+            || self.try_tol(&["runs", "list", "--server", &scheduler.address]).is_err()
+        {
             assert!(Instant::now() < until, "scheduler {name} does not answer: {}", scheduler.process.said());
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -132,11 +135,15 @@ impl Cluster {
 
     /// Starts a worker that knows all schedulers of now.
     pub fn work(&mut self, name: &str, more: &[&str]) {
-        let gateways: Vec<&str> = self.schedulers.iter().map(|scheduler| scheduler.address.as_str()).collect();
+        let gateways: Vec<String> = self.schedulers.iter().map(|scheduler| scheduler.address.clone()).collect();
+        self.work_at(name, &gateways.join(","), more);
+    }
+
+    /// Starts a worker that knows these gateways.
+    pub fn work_at(&mut self, name: &str, gateways: &str, more: &[&str]) {
         let state = self.path().join(format!("worker-{name}"));
         let mut arguments = vec!["worker", "--gateway"];
-        let gateways = gateways.join(",");
-        arguments.extend([gateways.as_str(), "--name", name, "--concurrency", "4"]);
+        arguments.extend([gateways, "--name", name, "--concurrency", "4"]);
         arguments.extend(["--state-dir", state.to_str().expect("a plain path")]);
         arguments.extend(more);
         let process = Process::start(&arguments, self.path(), name, &[]);
@@ -155,8 +162,11 @@ impl Cluster {
     /// Submits a run to one of the schedulers, to another if that one is away.
     pub fn submit(&self, pipeline: &str, number: usize) -> String {
         let mut said = String::new();
-        for turn in 0..self.schedulers.len() * 20 {
+        for turn in 0..self.schedulers.len() * 50 {
             let scheduler = &self.schedulers[(number + turn) % self.schedulers.len()];
+            if scheduler.away {
+                continue;
+            }
             match self.try_tol(&["run", pipeline, "--server", &scheduler.address, "--detach"]) {
                 Ok(id) => return id.trim().to_owned(),
                 Err(words) => said = words,
@@ -168,7 +178,7 @@ impl Cluster {
 
     /// How every run stands, by its id, as the first scheduler that answers says.
     pub fn statuses(&self) -> std::collections::BTreeMap<String, String> {
-        for scheduler in &self.schedulers {
+        for scheduler in self.schedulers.iter().filter(|scheduler| !scheduler.away) {
             let list = ["runs", "list", "--server", &scheduler.address, "--format", "json", "--limit", "1000"];
             if let Ok(text) = self.try_tol(&list) {
                 let rows: Vec<Value> = serde_json::from_str(&text).expect("a list");
@@ -191,7 +201,13 @@ impl Cluster {
             if found.len() == runs.len() {
                 return found;
             }
-            assert!(Instant::now() < until, "I1: {} of {} runs have ended: {all:?}\n{}", found.len(), runs.len(), self.said());
+            assert!(
+                Instant::now() < until,
+                "I1: {} of {} runs have ended: {all:?}\n{}",
+                found.len(),
+                runs.len(),
+                self.said()
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -209,7 +225,7 @@ impl Cluster {
 
     /// The events of a run.
     pub fn history(&self, run: &str) -> Vec<Value> {
-        for scheduler in &self.schedulers {
+        for scheduler in self.schedulers.iter().filter(|scheduler| !scheduler.away) {
             if let Ok(text) = self.try_tol(&["runs", "show", run, "--history", "--server", &scheduler.address]) {
                 return text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
             }

@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod cli_extras;
+mod cluster;
 mod crash;
 mod damage;
 mod docs;
@@ -15,6 +16,7 @@ mod licences;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod python_workers;
+mod schedulers;
 mod schemas;
 mod serve;
 mod shipped;
