@@ -126,7 +126,7 @@ fn brokers(context: &Context) -> Vec<Line> {
     // The client's own thread may still wait for a broker.
     runtime.shutdown_background();
     match findings {
-        Ok(findings) => findings.into_iter().map(finding).collect(),
+        Ok(findings) => findings_as_lines(findings),
         Err(_) => vec![Line::fail(
             "kafka",
             format!("{}: it has not answered for {} s", settings.brokers, KAFKA.as_secs()),
@@ -135,13 +135,27 @@ fn brokers(context: &Context) -> Vec<Line> {
     }
 }
 
-fn finding(finding: Finding) -> Line {
-    let grade = match finding.level {
-        Level::Fine => Grade::Ok,
-        Level::Warning => Grade::Warn,
-        Level::Error => Grade::Fail,
+/// A line for each finding; those that the same help mends share one.
+fn findings_as_lines(findings: Vec<Finding>) -> Vec<Line> {
+    let mut lines: Vec<(Line, usize)> = Vec::new();
+    for finding in findings {
+        let grade = match finding.level {
+            Level::Fine => Grade::Ok,
+            Level::Warning => Grade::Warn,
+            Level::Error => Grade::Fail,
+        };
+        match lines.iter_mut().find(|(line, _)| line.help.is_some() && line.help == finding.help) {
+            Some((_, more)) => *more += 1,
+            None => lines.push((Line { check: "kafka", grade, message: finding.message, help: finding.help }, 0)),
+        }
+    }
+    let counted = |(mut line, more): (Line, usize)| {
+        if more > 0 {
+            line.message.push_str(&format!(", and so it is with {more} more"));
+        }
+        line
     };
-    Line { check: "kafka", grade, message: finding.message, help: finding.help }
+    lines.into_iter().map(counted).collect()
 }
 
 fn server(context: &Context, arguments: &RemoteArgs) -> Vec<Line> {
@@ -204,5 +218,63 @@ fn served_there(served: &v1::PipelinesResponse) -> Line {
                 "`tol validate` in the folder that is served shows all of it",
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_that_the_same_help_mends_share_a_line() {
+        let finding = |level, message: &str, help: Option<&str>| Finding {
+            level,
+            message: message.to_owned(),
+            help: help.map(str::to_owned),
+        };
+        let lines = findings_as_lines(vec![
+            finding(Level::Fine, "Kafka answers", None),
+            finding(Level::Warning, "topic a does not exist", Some("start")),
+            finding(Level::Warning, "topic b has one replica", Some("give it more")),
+            finding(Level::Warning, "topic c does not exist", Some("start")),
+            finding(Level::Error, "no", None),
+        ]);
+        let shown: Vec<(&str, Grade)> = lines.iter().map(|line| (line.message.as_str(), line.grade)).collect();
+        let expected = [
+            ("Kafka answers", Grade::Ok),
+            ("topic a does not exist, and so it is with 1 more", Grade::Warn),
+            ("topic b has one replica", Grade::Warn),
+            ("no", Grade::Fail),
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_connection_that_others_can_read_is_told() {
+        let looked = |tls: Option<&str>| Looked {
+            server: "17.2".to_owned(),
+            tls: tls.map(str::to_owned),
+            is_durable: true,
+            tables: None,
+            unwritable: None,
+        };
+        let check = |url: &str, tls: Option<&str>, grade: Grade, words: &str| {
+            let line = connection(&DatabaseUrl::parse(url).unwrap(), &looked(tls));
+            assert!(line.grade == grade && line.message.contains(words), "{url}: {line:?}");
+            assert!(!format!("{line:?}").contains("hush"), "{line:?}");
+        };
+        check("postgres://u:hush@localhost/tol", None, Grade::Ok, "on this machine");
+        check("postgres://u:hush@db/tol", None, Grade::Warn, "without TLS");
+        check("postgres://u:hush@db/tol?sslmode=require", Some("TLSv1.3"), Grade::Warn, "nobody looks");
+        let verified = "postgres://u:hush@db/tol?sslmode=verify-full&sslrootcert=a.pem";
+        check(verified, Some("TLSv1.3"), Grade::Ok, "PostgreSQL 17.2, TLSv1.3");
+    }
+
+    #[test]
+    fn tables_of_an_older_format_are_told() {
+        let found = |format| Tables { format, newest: 2, partitions: 16, runs: Vec::new(), schedulers: 0 };
+        assert_eq!(tables(&found(1))[0].grade, Grade::Warn);
+        assert!(tables(&found(1))[0].message.contains("format 2 when it next opens"));
+        assert_eq!(tables(&found(2))[0].grade, Grade::Ok);
     }
 }

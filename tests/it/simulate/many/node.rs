@@ -212,7 +212,7 @@ impl Node {
         self.settle(now, rng);
     }
 
-    pub fn from_store(&mut self, answer: Answer, now: u64, rng: &mut Rng) {
+    pub fn answered_by_store(&mut self, answer: Answer, now: u64, rng: &mut Rng) {
         match answer {
             Answer::Owned { partition, epoch, asked } => {
                 let until = asked + OWNED;
@@ -248,7 +248,7 @@ impl Node {
         self.settle(now, rng);
     }
 
-    pub fn from_worker(&mut self, worker: usize, link: u64, message: FromWorker, now: u64, rng: &mut Rng) {
+    pub fn told_by_worker(&mut self, worker: usize, link: u64, message: FromWorker, now: u64, rng: &mut Rng) {
         let name = worker_name(worker);
         let steady = self.steady(now);
         match message {
