@@ -29,10 +29,25 @@ pub struct Terms {
     pub heartbeat: Duration,
     /// What was sent over a bus and taken by nobody for so long is sent again.
     pub resend: Duration,
+    /// What must not begin twice is sent over a bus once. It may wait there for so long, behind busy workers; what
+    /// nobody has said to have by then is lost.
+    pub once: Duration,
+}
+
+impl Terms {
+    /// How long a task may wait on a bus before anything is done about it.
+    pub fn on_bus(&self, task: &Task) -> Duration {
+        if task.place.once { self.once } else { self.resend }
+    }
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(15), heartbeat: Duration::from_secs(5), resend: Duration::from_secs(20) }
+        Self {
+            lease: Duration::from_secs(15),
+            heartbeat: Duration::from_secs(5),
+            resend: Duration::from_secs(20),
+            once: Duration::from_mins(10),
+        }
     }
 }

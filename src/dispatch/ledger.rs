@@ -223,6 +223,8 @@ impl Ledger {
         let holder = self.sessions.values().find(|session| session.has.contains(&key));
         let standing = match holder {
             Some(session) => Standing::Leased { worker: session.worker.clone(), until: now + self.terms.lease },
+            // It may still wait on the bus, where it is not to be sent a second time.
+            None if self.has_bus && task.place.once => Standing::Expected { until: now + self.terms.once },
             None => Standing::Expected { until: now + self.terms.lease },
         };
         self.counters.reclaimed += u64::from(holder.is_some());
@@ -358,7 +360,7 @@ impl Ledger {
                     "no worker has said that it has it, and it must not be sent twice".to_owned()
                 }
                 Standing::Sent { again } => {
-                    *again = now + self.terms.resend;
+                    *again = now + self.terms.on_bus(&entry.task);
                     self.counters.resent += 1;
                     self.out.push(Sending::Bus(BusMessage::to_all(Message::Task(entry.task.clone()))));
                     continue;
@@ -523,7 +525,7 @@ impl Ledger {
                         self.out.push(Sending::Session(id, message));
                     }
                     None => {
-                        entry.standing = Standing::Sent { again: now + self.terms.resend };
+                        entry.standing = Standing::Sent { again: now + self.terms.on_bus(&entry.task) };
                         self.out.push(Sending::Bus(BusMessage::to_all(message)));
                     }
                 }

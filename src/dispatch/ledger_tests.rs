@@ -172,6 +172,30 @@ fn another_scheduler_reclaims_what_its_workers_still_have_or_have_done() {
 }
 
 #[test]
+fn what_must_not_begin_twice_may_wait_on_a_bus_for_long() {
+    let mut once = task("a", 1, "default", &[]);
+    once.place.once = true;
+    let mut ledger = driving(true);
+    assert_eq!(words(&ledger.offer(once.clone(), SECOND)), ["bus <- task a 1"]);
+    // Every worker is busy. The time is looked at as often as ever: a silence would move every bound.
+    for second in 2..=600 {
+        assert!(ledger.tick(SECOND * second).is_empty(), "{second}");
+    }
+    let unheard = ["lost a 1: no worker has said that it has it, and it must not be sent twice"];
+    assert_eq!(words(&ledger.tick(SECOND * 601)), unheard);
+    // Another scheduler does not know whether it still waits there.
+    let mut ledger = driving(true);
+    assert!(ledger.reclaim(once, SECOND).is_empty());
+    for second in 2..=600 {
+        assert!(ledger.tick(SECOND * second).is_empty(), "{second}");
+    }
+    let worker: Arc<str> = Arc::from("w");
+    assert!(ledger.heartbeat(&worker, &[key("a", 1)], SECOND * 600).is_empty());
+    assert_eq!(words(&ledger.tick(SECOND * 615)).len(), 0);
+    assert_eq!(words(&ledger.report(&worker, key("a", 1), success())), ["report a 1"]);
+}
+
+#[test]
 fn what_a_bus_carries_is_sent_again_until_somebody_has_it() {
     let mut ledger = driving(true);
     let worker: Arc<str> = Arc::from("w");

@@ -108,6 +108,16 @@ impl Admin {
         self.compare(&present, &there, &spec).await
     }
 
+    /// Makes those of these topics that are missing, and says which those were.
+    pub async fn restore(&self, topics: &[String]) -> Result<Vec<String>, KafkaError> {
+        let (brokers, there) = self.metadata().await?;
+        let missing: Vec<&String> = topics.iter().filter(|topic| !there.contains_key(*topic)).collect();
+        if !missing.is_empty() {
+            self.create(&missing, &TopicSpec::new(&self.settings, brokers), brokers).await?;
+        }
+        Ok(missing.into_iter().cloned().collect())
+    }
+
     /// Removes topics with all that is in them; one that is not there is passed over.
     pub async fn remove(&self, topics: &[String]) -> Result<(), KafkaError> {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();

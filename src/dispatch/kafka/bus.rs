@@ -16,6 +16,7 @@ use crate::dispatch::kafka::offsets::{Offsets, Place};
 use crate::dispatch::kafka::producer::{Producer, Record};
 use crate::dispatch::kafka::settings::KafkaSettings;
 use crate::dispatch::kafka::topics::{Topic, Topics};
+use crate::dispatch::kafka::upkeep::keep_up;
 use crate::dispatch::kafka::wire::{HEADERS, decode, encode, error_report, header, now};
 use crate::dispatch::{BusMessage, LeaseKey, LogSink, Message, Stop, Terms, Verdict, WorkerLine};
 use crate::proto::{self, EnvelopeError, Undecodable, v1};
@@ -109,11 +110,11 @@ struct Pending {
     since: Instant,
 }
 
-struct Shared {
-    name: String,
-    topics: Topics,
+pub(super) struct Shared {
+    pub(super) name: String,
+    pub(super) topics: Topics,
     producer: Producer,
-    admin: Admin,
+    pub(super) admin: Admin,
     consumer: Consumer,
     counts: Counts,
     terms: Terms,
@@ -131,6 +132,7 @@ pub struct Bus {
     differences: Vec<TopicDifference>,
     out: AbortOnDropHandle<()>,
     inward: AbortOnDropHandle<()>,
+    upkeep: AbortOnDropHandle<()>,
 }
 
 impl Bus {
@@ -170,7 +172,8 @@ impl Bus {
         let lines = options.lines.map(keep_lines);
         let out = AbortOnDropHandle::new(tokio::spawn(carry_out(shared.clone(), Arc::downgrade(hub), outbox)));
         let inward = AbortOnDropHandle::new(tokio::spawn(carry_in(shared.clone(), Arc::downgrade(hub), inbox, lines)));
-        Ok(Self { shared, differences, out, inward })
+        let upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(shared.clone(), Arc::downgrade(hub))));
+        Ok(Self { shared, differences, out, inward, upkeep })
     }
 
     /// How the topics that were there differ from what they should be.
@@ -180,15 +183,7 @@ impl Bus {
 
     /// What has passed so far.
     pub fn counters(&self) -> BusCounters {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counts = &self.shared.counts;
-        BusCounters {
-            sent: get(&counts.sent),
-            received: get(&counts.received),
-            unsent: get(&counts.unsent) + self.shared.producer.failed(),
-            undecodable: get(&counts.undecodable),
-            lines_dropped: get(&counts.lines_dropped),
-        }
+        self.shared.counters()
     }
 
     /// How many messages are still to be read, as of some seconds ago.
@@ -208,6 +203,8 @@ impl Bus {
         let all_sent = self.shared.producer.flush(left()).await == 0;
         self.inward.abort();
         self.out.abort();
+        self.upkeep.abort();
+        let _ = self.upkeep.await;
         let _ = self.inward.await;
         let _ = self.out.await;
         match Arc::into_inner(self.shared) {
@@ -219,6 +216,22 @@ impl Bus {
 }
 
 impl Shared {
+    pub(super) fn counters(&self) -> BusCounters {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        BusCounters {
+            sent: get(&self.counts.sent),
+            received: get(&self.counts.received),
+            unsent: get(&self.counts.unsent) + self.producer.failed(),
+            undecodable: get(&self.counts.undecodable),
+            lines_dropped: get(&self.counts.lines_dropped),
+        }
+    }
+
+    /// The topics of queues that something was sent to, dead letters with them.
+    pub(super) fn used(&self) -> Vec<String> {
+        self.known().keys().flat_map(|topic| [topic.clone(), Topics::dead_letters(topic)]).collect()
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<String, i32>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -235,7 +248,7 @@ impl Shared {
         }
     }
 
-    async fn send(&self, topic: &str, key: &str, envelope: &v1::Envelope) {
+    pub(super) async fn send(&self, topic: &str, key: &str, envelope: &v1::Envelope) {
         match encode(envelope) {
             Ok(payload) => self.send_bytes(topic, None, key, &payload).await,
             Err(_) => Counts::add(&self.counts.unsent),
@@ -254,8 +267,8 @@ impl Shared {
     fn task_bytes(&self, task: &Task) -> Result<Vec<u8>, String> {
         let mut envelope = proto::command_task(header(&self.name, None), self.parcels.task(task)?);
         // What nobody has taken by then has been sent again. A task that must not begin twice is void before that.
-        let resend = u64::try_from(self.terms.resend.as_millis()).unwrap_or(u64::MAX);
-        envelope.ttl_ms = Some(if task.place.once { resend / 4 * 3 } else { resend.saturating_mul(3) });
+        let on_bus = u64::try_from(self.terms.on_bus(task).as_millis()).unwrap_or(u64::MAX);
+        envelope.ttl_ms = Some(if task.place.once { on_bus / 4 * 3 } else { on_bus.saturating_mul(3) });
         encode(&envelope).map_err(|error| error.to_string())
     }
 
@@ -380,7 +393,7 @@ async fn carry_in(
             Ok(false) => shared.done(&place),
             Err(error) => {
                 Counts::add(&shared.counts.undecodable);
-                let report = error_report(&shared.name, "UNDECODABLE", &error.to_string(), &place.to_string());
+                let report = error_report(&shared.name, error.code(), &error.to_string(), &place.to_string());
                 shared.send(&shared.topics.name(Topic::Error), &shared.name, &report).await;
                 shared.done(&place);
             }

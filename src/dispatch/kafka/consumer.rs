@@ -18,6 +18,7 @@ use crate::dispatch::kafka::context::{Watch, fetch_metadata};
 use crate::dispatch::kafka::error::KafkaError;
 use crate::dispatch::kafka::offsets::Place;
 use crate::dispatch::kafka::settings::KafkaSettings;
+use crate::dispatch::kafka::wire::CONTENT_TYPE;
 
 /// How long a poll waits for a message; a stop is noticed after so long.
 const POLL: Duration = Duration::from_millis(100);
@@ -56,7 +57,8 @@ pub struct Received {
     /// Which assignment of the partition it was read under.
     pub assignment: u64,
     pub key: Vec<u8>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// What form the payload says it has.
+    pub content_type: Option<Arc<str>>,
     pub payload: Vec<u8>,
     pub timestamp_ms: Option<i64>,
 }
@@ -65,12 +67,6 @@ impl Received {
     /// Where it stood.
     pub fn place(&self) -> Place {
         Place { topic: self.topic.clone(), partition: self.partition, offset: self.offset, assignment: self.assignment }
-    }
-
-    /// The text of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().find(|(key, _)| key == name)?;
-        std::str::from_utf8(value).ok()
     }
 }
 
@@ -118,6 +114,8 @@ impl Consumer {
             .set("fetch.error.backoff.ms", "100")
             .set("queued.max.messages.kbytes", "32768")
             .set("socket.timeout.ms", "10000")
+            // A topic that vanished and was made again is noticed within so long.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set("statistics.interval.ms", "5000")
             .set_log_level(RDKafkaLogLevel::Error);
         let mut member = name.to_owned();
@@ -139,8 +137,14 @@ impl Consumer {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
         let (began, beginning) = oneshot::channel();
         let (ends, ended) = oneshot::channel();
-        let thread =
-            Thread { watch: watch.clone(), shared: shared.clone(), sender, held: VecDeque::new(), paused: false };
+        let thread = Thread {
+            watch: watch.clone(),
+            shared: shared.clone(),
+            sender,
+            held: VecDeque::new(),
+            paused: false,
+            known: Known::default(),
+        };
         let brokers = settings.brokers.clone();
         // A consumer is made, used and dropped on its thread: each of these can block.
         std::thread::Builder::new()
@@ -334,6 +338,43 @@ struct Thread {
     /// What was read and did not find room yet: at most a message or two of each partition.
     held: VecDeque<Received>,
     paused: bool,
+    known: Known,
+}
+
+/// What is the same for many messages, so that one costs no lock, no look-up by name and no copy of a name.
+#[derive(Default)]
+struct Known {
+    /// The changes of the assignment that are in here.
+    changes: u64,
+    /// Topics with their partitions that are assigned, each with the number of its assignment.
+    partitions: Vec<(Arc<str>, i32, u64)>,
+    /// Where the last message was found; messages come partition by partition.
+    last: usize,
+    content_type: Option<Arc<str>>,
+}
+
+impl Known {
+    /// The name of a topic and the assignment of its partition; none if it is not assigned. Partitions come and go on
+    /// the thread that reads, so that nothing changes in between.
+    fn find(&mut self, watch: &Watch, topic: &str, partition: i32) -> Option<(Arc<str>, u64)> {
+        let changes = watch.changes();
+        if changes != self.changes {
+            self.partitions = watch.assignments();
+            self.changes = changes;
+        }
+        let is_it = |(name, number, _): &(Arc<str>, i32, u64)| *number == partition && **name == *topic;
+        if !self.partitions.get(self.last).is_some_and(is_it) {
+            self.last = self.partitions.iter().position(is_it)?;
+        }
+        self.partitions.get(self.last).map(|(name, _, assignment)| (name.clone(), *assignment))
+    }
+
+    fn content_type(&mut self, value: &[u8]) -> Option<Arc<str>> {
+        if self.content_type.as_ref().is_none_or(|known| known.as_bytes() != value) {
+            self.content_type = std::str::from_utf8(value).ok().map(Arc::from);
+        }
+        self.content_type.clone()
+    }
 }
 
 impl Thread {
@@ -361,20 +402,19 @@ impl Thread {
         drop(consumer);
     }
 
-    fn received(&self, message: &BorrowedMessage<'_>) -> Option<Received> {
+    fn received(&mut self, message: &BorrowedMessage<'_>) -> Option<Received> {
         let (topic, partition) = (message.topic(), message.partition());
         // What was fetched of a partition that is gone is read by its new owner.
-        let assignment = self.watch.assignment_of(topic, partition)?;
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
-        });
+        let (topic, assignment) = self.known.find(&self.watch, topic, partition)?;
+        let form = message.headers().and_then(|headers| headers.iter().find(|header| header.key == CONTENT_TYPE));
+        let content_type = form.and_then(|form| self.known.content_type(form.value.unwrap_or_default()));
         Some(Received {
-            topic: Arc::from(topic),
+            topic,
             partition,
             offset: message.offset(),
             assignment,
             key: message.key().unwrap_or_default().to_vec(),
-            headers,
+            content_type,
             payload: message.payload().unwrap_or_default().to_vec(),
             timestamp_ms: message.timestamp().to_millis(),
         })

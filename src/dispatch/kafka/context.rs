@@ -1,6 +1,7 @@
 //! What a Kafka client says of itself while it works: its errors, its lag, which partitions it has.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,18 +26,22 @@ struct Seen {
     fenced: bool,
     fatal: Option<String>,
     /// The partitions that are assigned, each with the number of its assignment.
-    assigned: HashMap<(String, i32), u64>,
+    assigned: HashMap<(Arc<str>, i32), u64>,
     assignments: u64,
     lag: BTreeMap<(String, i32), i64>,
 }
 
 /// What was seen of a client, shared with whoever asks.
 #[derive(Clone, Default)]
-pub struct Watch(Arc<Mutex<Seen>>);
+pub struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    /// How often the assigned partitions have changed.
+    changes: Arc<AtomicU64>,
+}
 
 impl Watch {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the client cannot work, if it is known.
@@ -66,12 +71,24 @@ impl Watch {
 
     /// The number of a partition's present assignment; none if it is not assigned.
     pub(super) fn assignment_of(&self, topic: &str, partition: i32) -> Option<u64> {
-        self.seen().assigned.get(&(topic.to_owned(), partition)).copied()
+        self.seen().assigned.get(&(Arc::from(topic), partition)).copied()
     }
 
-    /// How many partitions are assigned.
+    /// How often the assigned partitions have changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// The partitions that are assigned, each with the number of its assignment.
+    pub(super) fn assignments(&self) -> Vec<(Arc<str>, i32, u64)> {
+        let seen = self.seen();
+        seen.assigned.iter().map(|((topic, partition), number)| (topic.clone(), *partition, *number)).collect()
+    }
+
+    /// The partitions that are assigned, in order.
     pub fn assigned(&self) -> Vec<(String, i32)> {
-        let mut assigned: Vec<(String, i32)> = self.seen().assigned.keys().cloned().collect();
+        let mut assigned: Vec<(String, i32)> =
+            self.seen().assigned.keys().map(|(topic, partition)| (topic.to_string(), *partition)).collect();
         assigned.sort();
         assigned
     }
@@ -86,15 +103,17 @@ impl Watch {
         for element in partitions.elements() {
             seen.assignments += 1;
             let number = seen.assignments;
-            seen.assigned.insert((element.topic().to_owned(), element.partition()), number);
+            seen.assigned.insert((Arc::from(element.topic()), element.partition()), number);
         }
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     fn revoke(&self, partitions: &TopicPartitionList) {
         let mut seen = self.seen();
         for element in partitions.elements() {
-            seen.assigned.remove(&(element.topic().to_owned(), element.partition()));
+            seen.assigned.remove(&(Arc::from(element.topic()), element.partition()));
         }
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Takes in what a client said. Its words name brokers and mechanisms, never passwords.

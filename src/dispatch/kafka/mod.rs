@@ -14,6 +14,7 @@ mod offsets;
 mod producer;
 mod settings;
 mod topics;
+mod upkeep;
 mod wire;
 
 pub use admin::{Admin, TopicDifference};

@@ -1,6 +1,7 @@
 //! Which messages of a partition are done with, so that an offset is stored only when all before it are.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::dispatch::kafka::consumer::Received;
 
@@ -15,15 +16,16 @@ struct Partition {
 /// The messages that were taken and are not done with, for each partition.
 #[derive(Default)]
 pub struct Offsets {
-    partitions: HashMap<(String, i32), Partition>,
+    partitions: HashMap<(Arc<str>, i32), Partition>,
 }
 
 impl Offsets {
     /// A message was taken. What was open of an earlier assignment of its partition is another consumer's now.
     pub fn take(&mut self, message: &Received) {
-        let key = (message.topic.to_string(), message.partition);
+        let key = (message.topic.clone(), message.partition);
         let partition = self.partitions.entry(key).or_default();
-        if partition.assignment != message.assignment {
+        // A broker that lost its disk begins to count anew.
+        if partition.assignment != message.assignment || message.offset < partition.next {
             *partition = Partition { assignment: message.assignment, ..Partition::default() };
         }
         partition.open.insert(message.offset);
@@ -32,7 +34,7 @@ impl Offsets {
 
     /// A message is done with. Gives the offset from which a consumer would have to go on, if that has moved.
     pub fn done(&mut self, place: &Place) -> Option<i64> {
-        let partition = self.partitions.get_mut(&(place.topic.to_string(), place.partition))?;
+        let partition = self.partitions.get_mut(&(place.topic.clone(), place.partition))?;
         if partition.assignment != place.assignment {
             return None;
         }
@@ -46,7 +48,7 @@ impl Offsets {
     /// True if nothing before a message is open.
     pub fn is_first(&self, place: &Place) -> bool {
         self.partitions
-            .get(&(place.topic.to_string(), place.partition))
+            .get(&(place.topic.clone(), place.partition))
             .is_some_and(|partition| partition.open.first() == Some(&place.offset))
     }
 
@@ -59,7 +61,7 @@ impl Offsets {
 /// Where a message stood, and in which assignment of its partition it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    pub topic: std::sync::Arc<str>,
+    pub topic: Arc<str>,
     pub partition: i32,
     pub offset: i64,
     pub assignment: u64,
@@ -73,8 +75,6 @@ impl std::fmt::Display for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn message(offset: i64, assignment: u64) -> Received {
@@ -84,7 +84,7 @@ mod tests {
             offset,
             assignment,
             key: Vec::new(),
-            headers: Vec::new(),
+            content_type: None,
             payload: Vec::new(),
             timestamp_ms: None,
         }
@@ -102,6 +102,16 @@ mod tests {
         assert_eq!(offsets.done(&messages[0].place()), Some(7));
         assert_eq!(offsets.done(&messages[0].place()), None);
         assert_eq!(offsets.done(&messages[2].place()), Some(8));
+        assert_eq!(offsets.open(), 0);
+    }
+
+    #[test]
+    fn a_partition_that_begins_anew_is_counted_anew() {
+        let mut offsets = Offsets::default();
+        offsets.take(&message(40, 1));
+        let new = message(0, 1);
+        offsets.take(&new);
+        assert_eq!(offsets.done(&new.place()), Some(1));
         assert_eq!(offsets.open(), 0);
     }
 

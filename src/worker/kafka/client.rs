@@ -70,17 +70,28 @@ impl Client {
     }
 
     /// Puts a message aside that cannot be done, and says so where errors are said. Returns once both are written.
-    pub(super) async fn dead_letter(&self, record: &Received, reason: &str, attempts: u32) -> Result<(), KafkaError> {
+    pub(super) async fn dead_letter(
+        &self,
+        record: &Received,
+        code: &str,
+        reason: &str,
+        attempts: u32,
+    ) -> Result<(), KafkaError> {
         let topic = Topics::dead_letters(&record.topic);
         let source = record.place().to_string();
         let attempts = attempts.to_string();
-        let mut headers: Vec<(&str, &str)> =
-            vec![("reason", reason), ("source", &source), ("attempts", &attempts), ("worker", &self.name)];
-        headers.extend(record.header(CONTENT_TYPE).map(|form| (CONTENT_TYPE, form)));
+        let mut headers: Vec<(&str, &str)> = vec![
+            ("reason", reason),
+            ("code", code),
+            ("source", &source),
+            ("attempts", &attempts),
+            ("worker", &self.name),
+        ];
+        headers.extend(record.content_type.as_deref().map(|form| (CONTENT_TYPE, form)));
         let key = String::from_utf8_lossy(&record.key);
         let letter = Record { topic: &topic, partition: None, key: &key, headers: &headers, payload: &record.payload };
         let written = self.producer.send(letter).await?;
-        let report = error_report(&self.name, "UNDECODABLE", reason, &source);
+        let report = error_report(&self.name, code, reason, &source);
         let said = self.send(Topic::Error, &self.name, &report).await?;
         written.written().await?;
         said.written().await?;

@@ -3,11 +3,14 @@
 use crate::artifact::{Store, load_task};
 use crate::dispatch::LeaseKey;
 use crate::dispatch::kafka::{Received, decode, now};
-use crate::proto::{Undecodable, expired, key_from_wire, v1};
+use crate::proto::{EnvelopeError, Undecodable, expired, key_from_wire, v1};
 use crate::task::Task;
 
 /// How often a message is tried before it goes to the dead letters.
 pub(super) const TRIES: u32 = 3;
+
+/// The code of a task whose message can be read and whose work cannot.
+const UNREADABLE_WORK: &str = "UNDECODABLE";
 
 /// What a record turned out to be.
 pub(super) enum Taken {
@@ -16,7 +19,7 @@ pub(super) enum Taken {
     /// It came too late to be of use.
     Expired,
     /// It cannot be done here. With its key, if that could be read: then the scheduler is told.
-    Dead { reason: String, key: Option<LeaseKey>, command: String },
+    Dead { reason: String, code: &'static str, key: Option<LeaseKey>, command: String },
 }
 
 /// Reads a record. What cannot be read is tried again: its work may lie in a store that comes and goes. It may wait for
@@ -26,9 +29,9 @@ pub(super) fn take(record: &Received, store: Option<&dyn Store>) -> Taken {
     for _ in 0..TRIES {
         match read(record, store) {
             Ok(taken) => return taken,
-            Err((reason, about)) => {
+            Err(Unread { reason, code, about }) => {
                 let (key, command) = about.map_or((None, String::new()), |(key, command)| (Some(key), command));
-                dead = Taken::Dead { reason, key, command };
+                dead = Taken::Dead { reason, code, key, command };
             }
         }
     }
@@ -36,10 +39,21 @@ pub(super) fn take(record: &Received, store: Option<&dyn Store>) -> Taken {
 }
 
 /// Why a record cannot be read, and what it was about if that is known.
-type Unread = (String, Option<(LeaseKey, String)>);
+struct Unread {
+    reason: String,
+    /// The name of it that programs may rely on.
+    code: &'static str,
+    about: Option<(LeaseKey, String)>,
+}
+
+impl Unread {
+    fn envelope(error: &EnvelopeError) -> Self {
+        Self { reason: error.to_string(), code: error.code(), about: None }
+    }
+}
 
 fn read(record: &Received, store: Option<&dyn Store>) -> Result<Taken, Unread> {
-    let envelope = decode(record).map_err(|error| (error.to_string(), None))?;
+    let envelope = decode(record).map_err(|error| Unread::envelope(&error))?;
     if expired(&envelope, now()) {
         return Ok(Taken::Expired);
     }
@@ -54,15 +68,15 @@ fn read(record: &Received, store: Option<&dyn Store>) -> Result<Taken, Unread> {
             | v1::envelope::Payload::Log(_)
             | v1::envelope::Payload::Receipt(_)
             | v1::envelope::Payload::Json(_),
-        ) => return Err((Undecodable::new("the payload is no task").to_string(), None)),
-        None => return Err((Undecodable::missing("payload").to_string(), None)),
+        ) => return Err(Unread::envelope(&Undecodable::new("the payload is no task").into())),
+        None => return Err(Unread::envelope(&Undecodable::missing("payload").into())),
     };
     let key = key_from_wire(task.key.clone().or(envelope.key)).ok();
     match load_task(task, store) {
         Ok(task) => Ok(Taken::Task(Box::new(task), command)),
         Err(error) => {
             let about = key.map(|(run, unit, token)| (LeaseKey { run, unit, token }, command));
-            Err((error.to_string(), about))
+            Err(Unread { reason: error.to_string(), code: UNREADABLE_WORK, about })
         }
     }
 }

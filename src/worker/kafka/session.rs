@@ -201,7 +201,7 @@ impl Session {
                 Counts::add(&self.counts().expired);
                 self.store(&place);
             }
-            Taken::Dead { reason, key, command } => {
+            Taken::Dead { reason, code, key, command } => {
                 Counts::add(&self.counts().dead_letters);
                 if let Some(key) = key {
                     // Its run would wait for ever: sending it again helps nothing.
@@ -211,7 +211,7 @@ impl Session {
                 }
                 let shared = self.shared.clone();
                 self.doing.push(Box::pin(async move {
-                    let result = shared.client.dead_letter(&record, &reason, TRIES).await;
+                    let result = shared.client.dead_letter(&record, code, &reason, TRIES).await;
                     Done::DeadLetter { place, result }
                 }));
             }

@@ -23,6 +23,7 @@ pub const TERMS: Terms = Terms {
     lease: Duration::from_millis(2500),
     heartbeat: Duration::from_millis(400),
     resend: Duration::from_secs(20),
+    once: Duration::from_secs(20),
 };
 
 /// What a test waits for at most.
