@@ -56,7 +56,7 @@ const AGAIN: &str = "apiVersion: tol/v1
 name: again
 steps:
   - id: work
-    retry: { limit: 3, backoff: { initial: 4s }, jitter: none, on: [permanent] }
+    retry: { limit: 3, backoff: { initial: 4s }, jitter: none }
     run: |
       echo \"$TOL_RUN_ID $TOL_STEP begin $(date +%s%3N)\" >> witness
       test \"$TOL_ATTEMPT\" -gt 1
@@ -308,6 +308,35 @@ fn a_worker_that_is_cut_off_goes_on_or_is_replaced() {
     let said = cluster.workers[0].said();
     assert!(!said.contains("no scheduler has taken in"), "{said}");
     check(&cluster, &[short, long]);
+}
+
+#[test]
+fn a_database_that_crashes_and_partitions_that_are_taken_away_cost_time_only() {
+    let Some(mut server) = postgres::own_server() else { return };
+    let database = server.database();
+    let secured = format!("{}?sslmode=verify-full&sslrootcert={}", database.url, server.authority().display());
+    let mut cluster = Cluster::new(&secured, &[("long.yaml", LONG)]);
+    cluster.serve("one", None, &[]);
+    cluster.work("w", &["--concurrency", "8"]);
+    let runs: Vec<String> = (0..3).map(|_| cluster.submit("long", 0)).collect();
+    until_begun(&cluster, 3);
+    let before = server.pid();
+    server.crash();
+    std::thread::sleep(Duration::from_secs(1));
+    server.restart();
+    assert_ne!(server.pid(), before);
+    // Somebody else has all that is held here, under the next epoch, and gives it up in a moment.
+    let taken = "UPDATE tol.owners SET epoch = epoch + 1, holder = 'another', \
+                 expires_at = clock_timestamp() + interval '12 s' WHERE key LIKE 'p/%'";
+    database.run(taken);
+    until_said(&cluster, 0, "refused: another server has");
+    all_succeeded(&cluster.wait_for(&runs, Duration::from_secs(60)));
+    check(&cluster, &runs);
+    for (step, times) in begun(&cluster) {
+        assert_eq!(times.len(), 1, "{step:?} began again although its worker lived");
+    }
+    // The scheduler still writes when its database is dropped with the server.
+    cluster.schedulers.clear();
 }
 
 #[test]
