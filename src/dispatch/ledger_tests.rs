@@ -249,3 +249,16 @@ fn a_scheduler_that_stood_still_loses_nothing_that_it_has_not_heard_of() {
     (72..75).for_each(|second| drop(ledger.tick(SECOND * second)));
     assert_eq!(ledger.len(), 1, "what nobody names is lost, later");
 }
+
+#[test]
+fn outcomes_of_runs_that_ended_elsewhere_are_stale_once_that_is_known() {
+    let mut ledger = Ledger::new(Terms::default(), false);
+    let worker: Arc<str> = Arc::from("w");
+    ledger.join(joining("w", &["default"], 1), SECOND);
+    assert_eq!(words(&ledger.report(&worker, key("a", 1), success())), ["1 <- answer a 1 Unknown"]);
+    assert_eq!(ledger.strangers(), BTreeSet::from([RunId::new("r")]));
+    assert!(ledger.strangers().is_empty(), "it was told");
+    ledger.forget(&RunId::new("r"), true);
+    assert_eq!(words(&ledger.report(&worker, key("a", 1), success())), ["1 <- answer a 1 Stale"]);
+    assert!(ledger.strangers().is_empty());
+}

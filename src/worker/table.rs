@@ -442,4 +442,16 @@ mod tests {
         table.refuse(LeaseKey::of(&task("e", 5)), 0, Failure::permanent("no"));
         assert_eq!(table.kept().len(), 5);
     }
+
+    #[tokio::test]
+    async fn what_waited_while_the_process_stood_still_is_not_begun() {
+        let table = Table::start(Arc::new(Player), 1);
+        assert_eq!(table.take(task("works", 1), 0), Taken::Begun);
+        assert_eq!(table.take(task("b", 2), 0), Taken::Waits);
+        *table.awake.lock().unwrap() -= STILL;
+        table.stop(&LeaseKey::of(&task("works", 1)), Stop::Now);
+        let all = kept(&table, 1).await;
+        assert_eq!(*all[0].outcome, Outcome::Stopped);
+        assert!(table.is_idle(), "{:?}", table.in_work());
+    }
 }

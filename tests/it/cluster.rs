@@ -26,8 +26,7 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(arguments: &[&str], folder: &Path, name: &str, env: &[(&str, &str)]) -> Self {
-        let log = folder.join(format!("{name}.log"));
+    fn start(arguments: &[&str], folder: &Path, log: PathBuf, env: &[(&str, &str)]) -> Self {
         let out = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tol"));
         command.args(arguments).current_dir(folder).env("TOL_TOKEN", TOKEN).env_remove("DATABASE_URL");
@@ -46,6 +45,12 @@ impl Process {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
         assert!(sent.success(), "kill -{name} {pid}");
+    }
+
+    /// Ends it without a word, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
     }
 
     /// Waits for its end and gives its exit code.
@@ -85,6 +90,8 @@ pub struct Scheduler {
 /// A served folder, and what runs on it.
 pub struct Cluster {
     folder: tempfile::TempDir,
+    /// What processes keep and say, apart from what is served.
+    states: tempfile::TempDir,
     database: String,
     pub schedulers: Vec<Scheduler>,
     pub workers: Vec<Process>,
@@ -94,7 +101,9 @@ impl Cluster {
     /// A folder with these files, served by nobody yet.
     pub fn new(database: &str, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let cluster = Self { folder, database: database.to_owned(), schedulers: Vec::new(), workers: Vec::new() };
+        let states = tempfile::tempdir().expect("a folder");
+        let cluster =
+            Self { folder, states, database: database.to_owned(), schedulers: Vec::new(), workers: Vec::new() };
         for (name, text) in [("duo-agent.config.yaml", "apiVersion: tol/v1\n")].iter().chain(files) {
             std::fs::write(cluster.path().join(name), text).expect("a file");
         }
@@ -114,14 +123,14 @@ impl Cluster {
 
     /// Starts a scheduler at an address.
     pub fn start_scheduler(&self, name: &str, address: &str, database: Option<&str>, more: &[&str]) -> Scheduler {
-        let state = self.path().join(format!("state-{name}"));
+        let state = self.states.path().join(format!("state-{name}"));
         let state = state.to_str().expect("a plain path");
         let mut arguments = vec!["serve", ".", "--listen", address, "--name", name, "--no-local-worker"];
         arguments.extend(["--state-dir", state]);
         arguments.extend(more);
         let database = database.unwrap_or(&self.database);
         let env: &[(&str, &str)] = if database.is_empty() { &[] } else { &[("DATABASE_URL", database)] };
-        let process = Process::start(&arguments, self.path(), name, env);
+        let process = Process::start(&arguments, self.path(), self.states.path().join(format!("{name}.log")), env);
         let scheduler = Scheduler { process, address: address.to_owned(), away: false };
         let until = Instant::now() + Duration::from_secs(30);
         while !scheduler.process.said().contains("listening on ")
@@ -141,12 +150,15 @@ impl Cluster {
 
     /// Starts a worker that knows these gateways.
     pub fn work_at(&mut self, name: &str, gateways: &str, more: &[&str]) {
-        let state = self.path().join(format!("worker-{name}"));
+        let state = self.states.path().join(format!("worker-{name}"));
         let mut arguments = vec!["worker", "--gateway"];
-        arguments.extend([gateways, "--name", name, "--concurrency", "4"]);
+        arguments.extend([gateways, "--name", name]);
+        if !more.contains(&"--concurrency") {
+            arguments.extend(["--concurrency", "4"]);
+        }
         arguments.extend(["--state-dir", state.to_str().expect("a plain path")]);
         arguments.extend(more);
-        let process = Process::start(&arguments, self.path(), name, &[]);
+        let process = Process::start(&arguments, self.path(), self.states.path().join(format!("{name}.log")), &[]);
         self.workers.push(process);
     }
 
