@@ -32,6 +32,16 @@ pub enum DatabaseError {
         /// What the server said.
         what: String,
     },
+    /// Whoever answers shows a certificate that is not trusted.
+    #[error(
+        "{place}: the certificate of the database is not trusted: {what}; name the authority that signed it with sslrootcert in DATABASE_URL, and the host as the certificate does"
+    )]
+    Untrusted {
+        /// The database.
+        place: String,
+        /// What is wrong with the certificate.
+        what: String,
+    },
     /// The server cannot be reached, or the connection broke.
     #[error("{place}: the database cannot be reached: {what}; see that it runs and that the way to it is open")]
     Away {
@@ -58,7 +68,9 @@ impl DatabaseError {
         let place = place.to_owned();
         let what = describe(error);
         let Some(code) = error.code() else {
-            return if is_away(error) {
+            return if let Some(what) = distrust(error) {
+                Self::Untrusted { place, what }
+            } else if is_away(error) {
                 Self::Away { place, what }
             } else {
                 Self::Failed { place, code: String::new(), what }
@@ -100,6 +112,20 @@ fn describe(error: &tokio_postgres::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What is wrong with the server's certificate, if that is what ended the connection.
+fn distrust(error: &tokio_postgres::Error) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(error @ rustls::Error::InvalidCertificate(_)) = inner {
+            return Some(error.to_string());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Codes with which a server that is there sends a client away for good.

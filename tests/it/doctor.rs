@@ -83,6 +83,29 @@ fn a_database_is_looked_at() {
     check(&tol("doctor"), 1, &["fail  database", "newer tol (format 99"]);
 }
 
+#[test]
+fn the_certificate_of_a_database_is_looked_at() {
+    let Some(mut server) = postgres::own_server() else { return };
+    let project = Project::new(&[("p.yaml", PIPELINE)]);
+    let database = server.database();
+    let doctor = |options: &str| project.sh(&format!("DATABASE_URL='{}?{options}' tol doctor", database.url));
+    let verified = format!("sslmode=verify-full&sslrootcert={}", server.authority().display());
+    check(&doctor(&verified), 0, &["ok    database", ", TLSv1.3"]);
+    check(&doctor("sslmode=disable"), 0, &["ok    database", ", on this machine"]);
+    project.write("other.pem", &rcgen::generate_simple_self_signed(vec!["other".to_owned()]).expect("one").cert.pem());
+    check(
+        &doctor("sslmode=verify-full&sslrootcert=other.pem"),
+        1,
+        &["fail  database", "is not trusted: invalid peer certificate"],
+    );
+    check(&doctor("sslmode=verify-full&sslrootcert=none.pem"), 1, &["fail  database", "name a PEM file"]);
+    check(&doctor("sslmode=verify-full"), 1, &["fail  database", "needs sslrootcert=FILE"]);
+    server.crash();
+    check(&doctor(&verified), 1, &["fail  database", "the database cannot be reached"]);
+    server.restart();
+    check(&doctor(&verified), 0, &["ok    database"]);
+}
+
 /// A server that ends with this.
 struct Serving(Child);
 
