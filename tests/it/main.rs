@@ -9,6 +9,7 @@ mod damage;
 mod docs;
 mod grpc;
 mod kafka;
+mod kafka_loss;
 mod kill;
 mod licences;
 #[path = "../support/postgres.rs"]
