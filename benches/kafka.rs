@@ -18,9 +18,9 @@ use tokio::sync::mpsc::unbounded_channel;
 use tol::dispatch::kafka::{
     Admin, Bus, BusOptions, Consumer, From, HEADERS, KafkaSettings, Producer, Record, Subscription, encode, header,
 };
-use tol::dispatch::{Dispatch, Hub, Perform, StopSignal, Terms, Verdict};
+use tol::dispatch::{Dispatch, Hub, LeaseKey, Perform, StopSignal, Terms, Verdict};
 use tol::id::{LeaseToken, RunId, UnitPath};
-use tol::proto::{command_task, v1};
+use tol::proto::{command_task, outcome, v1};
 use tol::task::{Command, Outcome, Placement, Script, Task, Work};
 use tol::worker::kafka::{KafkaWorker, KafkaWorkerOptions};
 
@@ -46,6 +46,7 @@ fn main() {
     }
     if runs("step_round_trip") {
         runtime.block_on(step_round_trip(&settings));
+        runtime.block_on(bare_round_trip(&settings));
     }
     runtime.shutdown_timeout(Duration::from_secs(2));
 }
@@ -78,22 +79,32 @@ fn payload() -> Vec<u8> {
     encode(&command_task(header("scheduler", None), v1::Task::from(&task(1)))).expect("a message")
 }
 
-/// Messages of a task a second, through our producer and consumer and through the library alone, in turns so that
-/// neither has the warmer broker.
+/// Messages of a task a second, through our producer and consumer and through the library alone: the same bytes, the
+/// same settings of the library, in turns.
 async fn task_events(settings: &KafkaSettings) {
     let payload = payload();
     let names: Vec<String> = (0..6).map(|number| format!("{}events-{number}", settings.prefix)).collect();
     Admin::new(settings).expect("settings").ensure(&names).await.expect("topics");
     let mut figures: [Vec<f64>; 4] = Default::default();
-    for pair in names.chunks(2) {
-        figures[0].push(ours_out(settings, &pair[0], &payload).await);
-        let (raw, bytes) = (settings.clone(), payload.clone());
-        let topic = pair[1].clone();
-        let out = tokio::task::spawn_blocking(move || raw_out(&raw, &topic, &bytes)).await.expect("a figure");
-        figures[1].push(out);
-        figures[2].push(ours_in(settings, &pair[0]).await);
-        let (raw, topic) = (settings.clone(), pair[1].clone());
-        figures[3].push(tokio::task::spawn_blocking(move || raw_in(&raw, &topic)).await.expect("a figure"));
+    for (round, pair) in names.chunks(2).enumerate() {
+        // Who comes second finds the broker warmer, so each does in turn.
+        for turn in 0..2 {
+            if (turn + round) % 2 == 0 {
+                figures[0].push(ours_out(settings, &pair[0], &payload).await);
+            } else {
+                let (raw, topic, bytes) = (settings.clone(), pair[1].clone(), payload.clone());
+                let out = tokio::task::spawn_blocking(move || raw_out(&raw, &topic, &bytes)).await;
+                figures[1].push(out.expect("a figure"));
+            }
+        }
+        for turn in 0..2 {
+            if (turn + round) % 2 == 0 {
+                figures[2].push(ours_in(settings, &pair[0]).await);
+            } else {
+                let (raw, topic) = (settings.clone(), pair[1].clone());
+                figures[3].push(tokio::task::spawn_blocking(move || raw_in(&raw, &topic)).await.expect("a figure"));
+            }
+        }
     }
     let [ours_out, raw_out, ours_in, raw_in] = figures.map(|mut all| {
         all.sort_by(f64::total_cmp);
@@ -149,7 +160,11 @@ fn raw_out(settings: &KafkaSettings, topic: &str, payload: &[u8]) -> f64 {
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", settings.compression.as_str())
-        .set("linger.ms", "1");
+        .set("linger.ms", "1")
+        .set("batch.size", "1000000")
+        .set("queue.buffering.max.messages", "100000")
+        .set("queue.buffering.max.kbytes", "131072")
+        .set("message.max.bytes", "10551296");
     let producer: ThreadedProducer<Count, NoCustomPartitioner> =
         ThreadedProducer::from_config_and_context(&config, Count(written.clone())).expect("a producer");
     let send = |key: &str| loop {
@@ -188,9 +203,19 @@ async fn ours_in(settings: &KafkaSettings, topic: &str) -> f64 {
     rate
 }
 
+/// As our consumer has it, so that neither fetches further ahead than the other.
+fn raw_reading(config: &mut ClientConfig) {
+    config
+        .set("group.id", "bench-raw")
+        .set("enable.auto.commit", "false")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.wait.max.ms", "100")
+        .set("queued.max.messages.kbytes", "32768");
+}
+
 fn raw_in(settings: &KafkaSettings, topic: &str) -> f64 {
     let mut config = raw_config(settings);
-    config.set("group.id", "bench-raw").set("enable.auto.commit", "false");
+    raw_reading(&mut config);
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let mut list = TopicPartitionList::new();
     for partition in 0..settings.partitions {
@@ -275,17 +300,84 @@ async fn step_round_trip(settings: &KafkaSettings) {
         times.push(began.elapsed().as_secs_f64() * 1000.0);
         hub.answered(&report.run, &report.unit, report.token, Verdict::Recorded);
     }
-    // The first ones open connections.
-    let mut times = times.split_off(ROUND_TRIPS / 10);
-    times.sort_by(f64::total_cmp);
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
-    println!(
-        "step_round_trip: handed out to reported, {} tasks one by one: p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms",
-        times.len(),
-        at(0.5),
-        at(0.95),
-        at(0.99)
-    );
+    tell_times("step_round_trip: handed out to its outcome in the scheduler, one by one", times);
     worker.drain(Duration::from_secs(10)).await;
     bus.close(Duration::from_secs(10)).await;
+}
+
+/// Percentiles, without the first ones, which open connections.
+fn tell_times(what: &str, mut times: Vec<f64>) {
+    let mut times = times.split_off(times.len() / 10);
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+    let (p50, p95, p99) = (at(0.5), at(0.95), at(0.99));
+    println!("{what}, {} times: p50 {p50:.2} ms, p95 {p95:.2} ms, p99 {p99:.2} ms", times.len());
+}
+
+/// The bytes of an outcome, as a worker sends it.
+fn outcome_payload() -> Vec<u8> {
+    let key = LeaseKey::of(&task(1));
+    let done = v1::Outcome::from(&Outcome::success(1.into()));
+    encode(&outcome(header("bench-worker", None), "command".to_owned(), (&key).into(), done)).expect("a message")
+}
+
+/// The least that the same way costs: the library alone writes the bytes of a task to one topic, a second thread reads
+/// them and writes the bytes of an outcome to another topic, and these are read.
+async fn bare_round_trip(settings: &KafkaSettings) {
+    let topics = ["there", "back"].map(|name| format!("{}{name}", settings.prefix));
+    Admin::new(settings).expect("settings").ensure(&topics).await.expect("topics");
+    let settings = settings.clone();
+    let times = tokio::task::spawn_blocking(move || bare_times(&settings, &topics)).await.expect("figures");
+    tell_times("bare_round_trip: the same bytes over two topics by the library alone", times);
+}
+
+fn bare_times(settings: &KafkaSettings, [there, back]: &[String; 2]) -> Vec<f64> {
+    let producer = || {
+        let mut config = raw_config(settings);
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("compression.type", settings.compression.as_str())
+            .set("linger.ms", "1");
+        let context = Count(Arc::new(AtomicU64::new(0)));
+        ThreadedProducer::<Count, NoCustomPartitioner>::from_config_and_context(&config, context).expect("a producer")
+    };
+    let consumer = |topic: &str| {
+        let mut config = raw_config(settings);
+        raw_reading(&mut config);
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for partition in 0..settings.partitions {
+            list.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
+        }
+        consumer.assign(&list).expect("an assignment");
+        consumer
+    };
+    let read = |consumer: &BaseConsumer| {
+        let message = consumer.poll(Duration::from_secs(20)).expect("a message in time").expect("a message");
+        message.payload().unwrap_or_default().to_vec()
+    };
+    let write = |producer: &ThreadedProducer<Count, NoCustomPartitioner>, topic: &str, payload: &[u8]| {
+        let sent = producer.send(BaseRecord::to(topic).key("run").payload(payload));
+        assert!(sent.is_ok(), "there is room");
+    };
+    let (task, answer) = (payload(), outcome_payload());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (tasks, outcomes) = (consumer(there), producer());
+            for _ in 0..ROUND_TRIPS {
+                assert_eq!(read(&tasks).len(), task.len());
+                write(&outcomes, back, &answer);
+            }
+            outcomes.flush(Duration::from_secs(10)).expect("written");
+        });
+        let (tasks, outcomes) = (producer(), consumer(back));
+        let round = |_| {
+            let began = Instant::now();
+            write(&tasks, there, &task);
+            assert_eq!(read(&outcomes).len(), answer.len());
+            began.elapsed().as_secs_f64() * 1000.0
+        };
+        (0..ROUND_TRIPS).map(round).collect()
+    })
 }

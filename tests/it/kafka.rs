@@ -20,7 +20,7 @@ use tol::task::{Command as TaskCommand, Outcome, Phase, Placement, Script, Task,
 use tol::worker::kafka::{KafkaWorker, KafkaWorkerOptions};
 
 #[path = "../support/kafka.rs"]
-mod support;
+pub(crate) mod support;
 
 use support::{Cluster, Kind, Listener};
 
@@ -47,7 +47,7 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     result
 }
 
-async fn until(what: &str, seconds: u64, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, seconds: u64, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
@@ -79,7 +79,7 @@ pub(crate) fn task(run: &str, unit: &str, token: u64, once: bool) -> Task {
 }
 
 /// Does tasks by sleeping, and remembers who did what.
-struct Player {
+pub(crate) struct Player {
     name: &'static str,
     sleep: Duration,
     begun: Arc<Mutex<Vec<(&'static str, String, u64)>>>,
@@ -87,10 +87,10 @@ struct Player {
     most: AtomicUsize,
 }
 
-type Begun = Arc<Mutex<Vec<(&'static str, String, u64)>>>;
+pub(crate) type Begun = Arc<Mutex<Vec<(&'static str, String, u64)>>>;
 
 impl Player {
-    fn new(name: &'static str, sleep: Duration, begun: &Begun) -> Arc<Self> {
+    pub(crate) fn new(name: &'static str, sleep: Duration, begun: &Begun) -> Arc<Self> {
         Arc::new(Self { name, sleep, begun: begun.clone(), in_work: AtomicUsize::new(0), most: AtomicUsize::new(0) })
     }
 }
@@ -139,7 +139,7 @@ impl Scheduler {
     }
 
     /// The units of so many successes.
-    async fn successes(&mut self, count: usize, seconds: u64) -> BTreeSet<String> {
+    pub(crate) async fn successes(&mut self, count: usize, seconds: u64) -> BTreeSet<String> {
         let mut units = BTreeSet::new();
         while units.len() < count {
             let report = self.next(seconds).await;
@@ -150,7 +150,23 @@ impl Scheduler {
     }
 }
 
-async fn worker(settings: &KafkaSettings, player: &Arc<Player>, concurrency: usize) -> KafkaWorker {
+/// Waits until so many units have succeeded. What is lost is handed out anew, as a scheduler does it.
+pub(crate) async fn all_done(scheduler: &mut Scheduler, count: usize, seconds: u64) {
+    let mut done = BTreeSet::new();
+    while done.len() < count {
+        let report = scheduler.next(seconds).await;
+        match report.result {
+            Ok(Outcome::Succeeded { .. }) => assert!(done.insert(report.unit.to_string()), "twice"),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => {
+                let token = report.token.0 + 100;
+                scheduler.hub.dispatch(task("run", report.unit.as_str(), token, false));
+            }
+        }
+    }
+}
+
+pub(crate) async fn worker(settings: &KafkaSettings, player: &Arc<Player>, concurrency: usize) -> KafkaWorker {
     let options = KafkaWorkerOptions::new(player.name, vec!["default".to_owned()], concurrency);
     let worker = KafkaWorker::start(settings, options, Arc::new(Share(player.clone())), None).await.expect("a worker");
     until("the worker has partitions", 30, || !worker.assigned().is_empty()).await;
@@ -551,83 +567,4 @@ fn what_a_worker_that_vanished_had_is_lost_and_begun_elsewhere() {
     let begun: Vec<(&str, String, u64)> = begun.lock().expect("whole").clone();
     let twice = begun.iter().filter(|(_, unit, _)| unit == "b").count();
     assert_eq!((begun.len(), twice), (3, 1), "{begun:?}");
-}
-
-#[test]
-fn a_broker_that_is_away_for_a_while_loses_nothing() {
-    let Some(mut cluster) = support::start(Kind::One) else { return };
-    let settings = settings(&cluster);
-    let begun = Begun::default();
-    wait(async {
-        let mut scheduler = Scheduler::start(&settings, "one", Terms::default()).await;
-        let player = Player::new("hans", Duration::from_millis(300), &begun);
-        let worker = worker(&settings, &player, 4).await;
-        for token in 1..=20 {
-            scheduler.hub.dispatch(task("run", &format!("u{token}"), token, false));
-        }
-        until("something is in work", 20, || worker.in_work() > 0).await;
-        tokio::task::block_in_place(|| cluster.kill(0));
-        // Work goes on meanwhile, and more is handed out.
-        for token in 21..=30 {
-            scheduler.hub.dispatch(task("run", &format!("u{token}"), token, false));
-        }
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        tokio::task::block_in_place(|| cluster.restart(0));
-        let mut done = BTreeSet::new();
-        while done.len() < 30 {
-            let report = scheduler.next(90).await;
-            match report.result {
-                Ok(Outcome::Succeeded { .. }) => assert!(done.insert(report.unit.to_string()), "twice"),
-                Ok(other) => panic!("{other:?}"),
-                // What is lost for its lease is handed out anew, as a scheduler does.
-                Err(_) => {
-                    let token = report.token.0 + 100;
-                    scheduler.hub.dispatch(task("run", report.unit.as_str(), token, false));
-                }
-            }
-        }
-        until("all are answered", 60, || worker.unanswered() == 0).await;
-        assert!(worker.drain(Duration::from_secs(30)).await);
-    });
-}
-
-#[test]
-fn three_brokers_go_on_when_one_is_killed() {
-    let Some(mut cluster) = support::start(Kind::Three) else { return };
-    let mut settings = settings(&cluster);
-    settings.clamp = false;
-    // Three replicas of which two must be in sync bear the loss of one.
-    settings.replication = 3;
-    let begun = Begun::default();
-    let tasks = Topics::new(&settings).tasks("default", Phase::Execute);
-    wait(async {
-        let mut scheduler = Scheduler::start(&settings, "one", Terms::default()).await;
-        let player = Player::new("ida", Duration::from_millis(50), &begun);
-        let worker = worker(&settings, &player, 4).await;
-        for token in 1..=20 {
-            scheduler.hub.dispatch(task("run", &format!("u{token}"), token, false));
-        }
-        assert_eq!(scheduler.successes(20, 60).await.len(), 20);
-        tokio::task::block_in_place(|| cluster.kill(2));
-        for token in 21..=60 {
-            scheduler.hub.dispatch(task("run", &format!("u{token}"), token, false));
-        }
-        let mut done = BTreeSet::new();
-        while done.len() < 40 {
-            let report = scheduler.next(90).await;
-            match report.result {
-                Ok(Outcome::Succeeded { .. }) => assert!(done.insert(report.unit.to_string()), "twice"),
-                Ok(other) => panic!("{other:?}"),
-                Err(_) => {
-                    let token = report.token.0 + 100;
-                    scheduler.hub.dispatch(task("run", report.unit.as_str(), token, false));
-                }
-            }
-        }
-        worker.drain(Duration::from_secs(30)).await;
-    });
-    let address = settings.brokers.split(',').next().expect("one").to_owned();
-    let arguments = ["--bootstrap-server", &address, "--describe", "--topic", &tasks];
-    let described = cluster.tool_text("org.apache.kafka.tools.TopicCommand", &arguments);
-    assert!(described.contains("ReplicationFactor: 3") && described.contains("min.insync.replicas=2"), "{described}");
 }

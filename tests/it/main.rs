@@ -11,6 +11,7 @@ mod docs;
 mod doctor;
 mod grpc;
 mod kafka;
+mod kafka_loss;
 mod kill;
 mod licences;
 #[path = "../support/postgres.rs"]

@@ -250,7 +250,15 @@ impl Cluster {
         }
     }
 
-    /// Starts a broker again that was killed, with its data.
+    /// Takes all data of a broker that was killed: it will come back as a new one at the same address.
+    pub fn wipe(&mut self, index: usize) {
+        let broker = &self.brokers[index];
+        assert!(broker.child.is_none(), "it still runs");
+        std::fs::remove_dir_all(broker.folder.join("data")).expect("its data can be removed");
+        broker.format(&self.library, &random_id());
+    }
+
+    /// Starts a broker again that was killed, with the data that it has.
     pub fn restart(&mut self, index: usize) {
         self.launch(index);
         self.wait_until_up(index);

@@ -59,11 +59,19 @@ pub struct Received {
     pub key: Vec<u8>,
     /// What form the payload says it has.
     pub content_type: Option<Arc<str>>,
+    /// The other headers: dead letters have some.
+    pub headers: Vec<(String, Vec<u8>)>,
     pub payload: Vec<u8>,
     pub timestamp_ms: Option<i64>,
 }
 
 impl Received {
+    /// The text of one of the other headers.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok()
+    }
+
     /// Where it stood.
     pub fn place(&self) -> Place {
         Place { topic: self.topic.clone(), partition: self.partition, offset: self.offset, assignment: self.assignment }
@@ -406,8 +414,15 @@ impl Thread {
         let (topic, partition) = (message.topic(), message.partition());
         // What was fetched of a partition that is gone is read by its new owner.
         let (topic, assignment) = self.known.find(&self.watch, topic, partition)?;
-        let form = message.headers().and_then(|headers| headers.iter().find(|header| header.key == CONTENT_TYPE));
-        let content_type = form.and_then(|form| self.known.content_type(form.value.unwrap_or_default()));
+        let (mut content_type, mut headers) = (None, Vec::new());
+        for header in message.headers().iter().flat_map(|all| all.iter()) {
+            let value = header.value.unwrap_or_default();
+            if header.key == CONTENT_TYPE {
+                content_type = self.known.content_type(value);
+            } else {
+                headers.push((header.key.to_owned(), value.to_vec()));
+            }
+        }
         Some(Received {
             topic,
             partition,
@@ -415,6 +430,7 @@ impl Thread {
             assignment,
             key: message.key().unwrap_or_default().to_vec(),
             content_type,
+            headers,
             payload: message.payload().unwrap_or_default().to_vec(),
             timestamp_ms: message.timestamp().to_millis(),
         })

@@ -85,6 +85,7 @@ mod tests {
             assignment,
             key: Vec::new(),
             content_type: None,
+            headers: Vec::new(),
             payload: Vec::new(),
             timestamp_ms: None,
         }
