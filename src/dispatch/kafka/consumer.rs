@@ -343,11 +343,7 @@ impl Thread {
             let wait = if self.held.is_empty() { POLL } else { POLL_WHILE_HELD };
             match consumer.poll(wait) {
                 None => {}
-                Some(Ok(message)) => {
-                    if let Some(message) = self.received(&message) {
-                        self.held.push_back(message);
-                    }
-                }
+                Some(Ok(message)) => self.held.extend(self.received(&message)),
                 Some(Err(error)) if self.goes_on_after(&error) => {}
                 Some(Err(_)) => break,
             }

@@ -300,7 +300,7 @@ impl<'r> Cluster<'r> {
                 if at.frozen {
                     return self.node_buffers[node].push_back(Happening::FromStore(node, life, answer));
                 }
-                at.from_store(answer, now, self.rng);
+                at.store_answered(answer, now, self.rng);
                 self.compare(node);
             }
             Happening::ToNode { node, life, worker, link, what } => {
@@ -311,7 +311,7 @@ impl<'r> Cluster<'r> {
                 if at.frozen {
                     return self.node_buffers[node].push_back(Happening::ToNode { node, life, worker, link, what });
                 }
-                at.from_worker(worker, link, what, now, self.rng);
+                at.worker_said(worker, link, what, now, self.rng);
             }
             Happening::ToWorker { worker, life, node, link, what } => {
                 let at = &mut self.workers[worker];
@@ -449,17 +449,17 @@ impl<'r> Cluster<'r> {
         for node in 0..self.shape.nodes {
             for out in std::mem::take(&mut self.nodes[node].out) {
                 match out {
-                    Out::Store(request) => self.to_store(node, request),
-                    Out::Session { worker, link, what } => self.to_worker(node, worker, link, what),
-                    Out::Bus(message) => self.to_bus(node, message),
+                    Out::Store(request) => self.store_asked(node, request),
+                    Out::Session { worker, link, what } => self.worker_told(node, worker, link, what),
+                    Out::Bus(message) => self.bus_told(node, message),
                 }
             }
         }
         for worker in 0..self.shape.workers {
             for sent in std::mem::take(&mut self.workers[worker].sent) {
                 match sent {
-                    Sent::Session { node, link, what } => self.to_node(worker, node, link, what),
-                    Sent::Bus(what) => self.to_nodes(worker, what),
+                    Sent::Session { node, link, what } => self.node_told(worker, node, link, what),
+                    Sent::Bus(what) => self.nodes_told(worker, what),
                 }
             }
             for task in std::mem::take(&mut self.workers[worker].begun) {
@@ -475,7 +475,7 @@ impl<'r> Cluster<'r> {
         }
     }
 
-    fn to_store(&mut self, node: usize, request: Request) {
+    fn store_asked(&mut self, node: usize, request: Request) {
         if self.nodes[node].cut && self.rng.percent(70) {
             return;
         }
@@ -508,7 +508,7 @@ impl<'r> Cluster<'r> {
         Some(self.arrival(kind, worker, node, 1, 30))
     }
 
-    fn to_worker(&mut self, node: usize, worker: usize, link: u64, what: ToWorker) {
+    fn worker_told(&mut self, node: usize, worker: usize, link: u64, what: ToWorker) {
         let life = self.workers[worker].life;
         if let ToWorker::Message(message) = &what {
             let (run, words) = shown(message);
@@ -526,7 +526,7 @@ impl<'r> Cluster<'r> {
         }
     }
 
-    fn to_node(&mut self, worker: usize, node: usize, link: u64, what: FromWorker) {
+    fn node_told(&mut self, worker: usize, node: usize, link: u64, what: FromWorker) {
         let life = self.nodes[node].life;
         if let FromWorker::Report { key, .. } = &what {
             let (run, words) = (run_number(&key.run), format!("{} {}", key.unit, key.token.0));
@@ -545,7 +545,7 @@ impl<'r> Cluster<'r> {
         Some(1 + self.rng.next() % spread)
     }
 
-    fn to_nodes(&mut self, worker: usize, what: FromWorker) {
+    fn nodes_told(&mut self, worker: usize, what: FromWorker) {
         for node in 0..self.shape.nodes {
             let copies = if self.faulty && self.rng.percent(5) { 2 } else { 1 };
             for _ in 0..copies {
@@ -556,7 +556,7 @@ impl<'r> Cluster<'r> {
         }
     }
 
-    fn to_bus(&mut self, node: usize, message: BusMessage) {
+    fn bus_told(&mut self, node: usize, message: BusMessage) {
         let BusMessage { to, message } = message;
         let (run, words) = shown(&message);
         self.say(Some(run), || format!("n{node} -> bus: {words}"));

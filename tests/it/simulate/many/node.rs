@@ -212,7 +212,7 @@ impl Node {
         self.settle(now, rng);
     }
 
-    pub fn from_store(&mut self, answer: Answer, now: u64, rng: &mut Rng) {
+    pub fn store_answered(&mut self, answer: Answer, now: u64, rng: &mut Rng) {
         match answer {
             Answer::Owned { partition, epoch, asked } => {
                 let until = asked + OWNED;
@@ -248,7 +248,7 @@ impl Node {
         self.settle(now, rng);
     }
 
-    pub fn from_worker(&mut self, worker: usize, link: u64, message: FromWorker, now: u64, rng: &mut Rng) {
+    pub fn worker_said(&mut self, worker: usize, link: u64, message: FromWorker, now: u64, rng: &mut Rng) {
         let name = worker_name(worker);
         let steady = self.steady(now);
         match message {
@@ -270,9 +270,9 @@ impl Node {
                 if link > 0 && self.sessions.get(&worker).is_none_or(|(_, current)| *current != link) {
                     return;
                 }
-                self.out.push(Out::Session { worker, link, what: ToWorker::Seen { asked } });
                 let sendings = self.ledger.heartbeat(&name, &leases, steady);
                 self.send(sendings);
+                self.out.push(Out::Session { worker, link, what: ToWorker::Seen { asked } });
             }
             FromWorker::Report { key, outcome } => {
                 let sendings = self.ledger.report(&name, key, outcome);
