@@ -18,11 +18,13 @@ use crate::task::{Outcome, Task};
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What a session is to pass on to its worker. The channel holds at most a task for each slot, a stop for each task
-/// and an answer for each report.
+/// What a session is to pass on to its worker. The channel holds at most a task for each slot, an answer for each report
+/// and for each heartbeat, and a stop for each task that it named.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToSession {
     Message(Message),
+    /// The heartbeat of this number was taken in; what it led to came before.
+    Heard(u64),
     /// The scheduler goes away; the session passes this on and ends.
     GoingAway(String),
 }
@@ -169,6 +171,17 @@ impl Hub {
         self.with(|ledger, now| ledger.heartbeat(worker, leases, now));
     }
 
+    /// The same, over a session, which is told behind what it led to.
+    pub fn heartbeat_over(&self, id: SessionId, worker: &Arc<str>, leases: &[LeaseKey], number: u64) {
+        let now = self.began.elapsed();
+        let mut inner = self.inner();
+        let sendings = inner.ledger.heartbeat(worker, leases, now);
+        inner.send(sendings);
+        if let Some(sender) = inner.sessions.get(&id) {
+            let _ = sender.send(ToSession::Heard(number));
+        }
+    }
+
     /// A worker says how a hand-out ended. The answer comes over its session, or the bus.
     pub fn report(&self, worker: &Arc<str>, key: LeaseKey, outcome: Outcome) {
         self.with(|ledger, _| ledger.report(worker, key, outcome));
@@ -259,7 +272,9 @@ impl LocalSession {
                             does.stop(&key.run, &key.unit, key.token, how);
                         }
                         // In one process an outcome cannot get lost on the way.
-                        Some(ToSession::Message(Message::Answer { .. }) | ToSession::GoingAway(_)) => {}
+                        Some(
+                            ToSession::Message(Message::Answer { .. }) | ToSession::Heard(_) | ToSession::GoingAway(_),
+                        ) => {}
                         None => return,
                     },
                     Some(report) = done.recv() => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::dispatch::bus_message::BusMessage;
 use crate::dispatch::lease::{LeaseKey, Terms};
-use crate::dispatch::remembered::Remembered;
+use crate::dispatch::remembered::{Remembered, size_of};
 use crate::dispatch::{Counters, Lost, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
@@ -194,7 +194,7 @@ impl Ledger {
     pub fn forget(&mut self, run: &RunId, ended: bool) -> Vec<Sending> {
         self.driven.remove(run);
         if ended {
-            self.ended.put(run.clone(), ());
+            self.ended.put(run.clone(), (), 0);
         }
         let first = LeaseKey { run: run.clone(), unit: UnitPath::new(""), token: LeaseToken(0) };
         let keys: Vec<LeaseKey> =
@@ -417,7 +417,8 @@ impl Ledger {
     fn renew(&mut self, worker: &Arc<str>, leases: &[LeaseKey], now: Duration) {
         let until = now + self.terms.lease;
         for key in leases {
-            let driven = self.driven.contains(&key.run);
+            // What a run still has out when it ends nobody waits for.
+            let known = self.driven.contains(&key.run) || self.ended.has(&key.run);
             let verdict = match self.entries.get_mut(key) {
                 Some(entry) => {
                     let mine = match &entry.standing {
@@ -442,8 +443,17 @@ impl Ledger {
                     }
                 }
                 // Another hand-out of the unit is current, or none at all.
-                None if driven => Some(Stop::Now),
-                None => None,
+                None if known => Some(Stop::Now),
+                None => {
+                    // It goes on with what it has begun, for the scheduler that has the run; what it has not begun
+                    // this scheduler cannot vouch for. Over a bus each scheduler speaks of its own runs only.
+                    let session = self.sessions.iter().find(|(_, session)| session.worker == *worker);
+                    if let Some((id, _)) = session {
+                        let message = Message::Answer { key: key.clone(), verdict: Verdict::Unknown };
+                        self.out.push(Sending::Session(*id, message));
+                    }
+                    None
+                }
             };
             if let Some(how) = verdict {
                 self.tell(worker, Message::Stop { key: key.clone(), how });
@@ -487,7 +497,8 @@ impl Ledger {
             None => {
                 self.counters.unknown += 1;
                 self.strangers.insert(key.run.clone());
-                self.unclaimed.put(key.clone(), (worker.clone(), outcome));
+                let bytes = size_of(&outcome);
+                self.unclaimed.put(key.clone(), (worker.clone(), outcome), bytes);
                 Verdict::Unknown
             }
         };

@@ -6,15 +6,13 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use crate::artifact::{ArtifactError, INLINE_LIMIT, Store, load_outcome, offload_task};
+use crate::artifact::{ARTIFACT_BYTES_MAX, ArtifactError, INLINE_LIMIT, Store, load_outcome, offload_task};
 use crate::gateway::refusal::{Refusal, too_large};
 use crate::proto::{Form, v1};
 use crate::task::{Outcome, Task};
 
 /// How large a piece is that the gateway sends.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// The largest artifact that a worker may put here, in bytes; it is held in memory until it is whole.
-const ARTIFACT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Calls the store away from the threads that serve connections.
 async fn blocking<T: Send + 'static>(
@@ -78,7 +76,7 @@ impl From<ArtifactError> for Refusal {
     }
 }
 
-/// Takes in what a worker sends.
+/// Takes in what a worker sends; it is held in memory until it is whole.
 pub(super) async fn receive(mut pieces: Streaming<v1::ArtifactPiece>) -> Result<Vec<u8>, Status> {
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.message().await.map_err(|status| too_large(&status).map_or(status, Status::from))? {

@@ -119,6 +119,7 @@ impl Outgoing {
                     let verdict = v1::Verdict::from(verdict).into();
                     return Some(Ok(To::Answer(v1::Answer { key: Some((&key).into()), verdict })));
                 }
+                ToSession::Heard(number) => return Some(Ok(To::HeartbeatTaken(v1::HeartbeatTaken { number }))),
                 ToSession::GoingAway(reason) => {
                     self.is_over = true;
                     return Some(Ok(To::GoingAway(v1::GoingAway { reason })));

@@ -254,7 +254,8 @@ impl Reader {
             From::Register(_) => return Err(Refusal::Malformed { why: "a worker registers once".to_owned() }),
             From::Heartbeat(heartbeat) => {
                 let leases: Vec<LeaseKey> = heartbeat.leases.into_iter().map(LeaseKey::from).collect();
-                hub.heartbeat(&self.worker, leases.get(..LEASES_MAX).unwrap_or(&leases));
+                let leases = leases.get(..LEASES_MAX).unwrap_or(&leases);
+                hub.heartbeat_over(self.id, &self.worker, leases, number);
             }
             From::Log(lines) => self.keep_lines(lines, number).await,
             From::Report(report) => {

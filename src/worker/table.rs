@@ -48,13 +48,32 @@ impl Kept {
     }
 }
 
+/// Where a task that is not begun yet came from.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    from: usize,
+    /// It may be somebody else's by now, unless a heartbeat that was sent later than that is answered.
+    doubted: Option<Instant>,
+}
+
+/// What a scheduler has answered.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    /// When the newest heartbeat was sent that it has answered. What came after the answer was handed out later.
+    sent: Instant,
+    /// For how long after that tasks may be begun.
+    holds: Duration,
+}
+
 #[derive(Default)]
 struct State {
     /// What is in work, and where it came from.
     in_work: BTreeMap<LeaseKey, usize>,
-    waiting: VecDeque<(Task, usize)>,
+    waiting: VecDeque<(Task, Origin)>,
     /// What is still on its way here, in pieces.
-    expected: BTreeMap<LeaseKey, usize>,
+    expected: BTreeMap<LeaseKey, Origin>,
+    /// By scheduler; one that is not in here answers no heartbeats, and its tasks are begun as they come.
+    heard: BTreeMap<usize, Heard>,
     kept: BTreeMap<LeaseKey, Kept>,
     settled: BTreeSet<LeaseKey>,
     settled_order: VecDeque<LeaseKey>,
@@ -121,21 +140,62 @@ impl Table {
         let mut state = self.state();
         let is_new = !state.knows(key);
         if is_new {
-            state.expected.insert(key.clone(), from);
+            let origin = state.origin(from);
+            state.expected.insert(key.clone(), origin);
         }
         is_new
+    }
+
+    /// A scheduler has taken the worker in, upon a registration that was sent then. It answers heartbeats: what comes
+    /// from it is begun at most so long after the newest was sent that it has answered. That must be at most half of
+    /// a lease: a heartbeat may be sent while the task is on its way, and be answered without having named it.
+    pub fn registered(&self, from: usize, sent: Instant, holds: Duration) {
+        let mut state = self.state();
+        state.heard.insert(from, Heard { sent, holds });
+        // What came over an earlier connection may be lost; the stops for that are yet to come.
+        let now = Instant::now();
+        let expected = state.expected.values_mut().filter(|origin| origin.from == from);
+        expected.for_each(|origin| origin.doubted = Some(now));
+        let waiting = state.waiting.iter_mut().filter(|(_, origin)| origin.from == from);
+        waiting.for_each(|(_, origin)| origin.doubted = Some(now));
+    }
+
+    /// A scheduler has answered a heartbeat that was sent then, and named all that had come until then.
+    pub fn heard(&self, from: usize, sent: Instant) {
+        let mut state = self.state();
+        if let Some(heard) = state.heard.get_mut(&from) {
+            heard.sent = heard.sent.max(sent);
+        }
+        self.begin(state);
+    }
+
+    /// Begins what waits and may be begun, while there are slots.
+    fn begin(&self, mut state: MutexGuard<'_, State>) {
+        let mut begun = Vec::new();
+        while state.in_work.len() < self.concurrency
+            && let Some(at) = state.waiting.iter().position(|(_, origin)| state.may_begin(*origin))
+            && let Some((task, origin)) = state.waiting.remove(at)
+        {
+            state.in_work.insert(LeaseKey::of(&task), origin.from);
+            begun.push(task);
+        }
+        drop(state);
+        for task in begun {
+            self.work.dispatch(task);
+        }
     }
 
     /// Takes a task that came from one of the worker's schedulers.
     pub fn take(&self, task: Task, from: usize) -> Taken {
         let key = LeaseKey::of(&task);
         let mut state = self.state();
-        state.expected.remove(&key);
+        let expected = state.expected.remove(&key);
         if state.knows(&key) {
             return Taken::Known;
         }
-        if state.in_work.len() >= self.concurrency {
-            state.waiting.push_back((task, from));
+        let origin = expected.unwrap_or_else(|| state.origin(from));
+        if state.in_work.len() >= self.concurrency || !state.may_begin(origin) {
+            state.waiting.push_back((task, origin));
             return Taken::Waits;
         }
         state.in_work.insert(key, from);
@@ -175,29 +235,22 @@ impl Table {
         if let Ok(outcome) = report.result {
             state.keep(key, from, outcome);
         }
-        let next = state.waiting.pop_front();
-        if let Some((task, from)) = &next {
-            state.in_work.insert(LeaseKey::of(task), *from);
-        }
-        drop(state);
-        if let Some((task, _)) = next {
-            self.work.dispatch(task);
-        }
+        self.begin(state);
         self.changed();
     }
 
     /// Asks for the end of a hand-out. One that has not been begun ends at once; one that is done is passed over.
     pub fn stop(&self, key: &LeaseKey, how: Stop) {
         let mut state = self.state();
-        if let Some(from) = state.expected.remove(key) {
-            state.keep(key.clone(), from, Outcome::Stopped);
+        if let Some(origin) = state.expected.remove(key) {
+            state.keep(key.clone(), origin.from, Outcome::Stopped);
             drop(state);
             self.changed();
             return;
         }
         let waits = state.waiting.iter().position(|(task, _)| LeaseKey::of(task) == *key);
-        if let Some((_, from)) = waits.and_then(|at| state.waiting.remove(at)) {
-            state.keep(key.clone(), from, Outcome::Stopped);
+        if let Some((_, origin)) = waits.and_then(|at| state.waiting.remove(at)) {
+            state.keep(key.clone(), origin.from, Outcome::Stopped);
             drop(state);
             self.changed();
             return;
@@ -206,20 +259,33 @@ impl Table {
         self.work.stop(&key.run, &key.unit, key.token, how);
     }
 
-    /// Forgets what waits for its turn and came from this scheduler: it may be somebody else's by now, and the
-    /// scheduler hears in the next registration that it is not here.
-    pub fn forget_waiting(&self, from: usize) {
-        self.state().waiting.retain(|(_, origin)| *origin != from);
+    /// The scheduler that a hand-out came from does not have its run any more. If it is not begun it never will be: who
+    /// has the run misses it in the heartbeats, and hands it out anew.
+    pub fn disowned(&self, key: &LeaseKey, from: usize) {
+        let mut state = self.state();
+        let is_it = |origin: &Origin| origin.from == from;
+        let mut gone = state.expected.get(key).is_some_and(is_it);
+        if gone {
+            state.expected.remove(key);
+        }
+        let before = state.waiting.len();
+        state.waiting.retain(|(task, origin)| !(is_it(origin) && LeaseKey::of(task) == *key));
+        gone |= state.waiting.len() < before;
+        if gone {
+            state.settle(key.clone());
+            drop(state);
+            self.changed();
+        }
     }
 
     /// Asks for the end of everything.
     pub fn stop_all(&self, how: Stop) {
         let mut state = self.state();
-        for (task, from) in std::mem::take(&mut state.waiting) {
-            state.keep(LeaseKey::of(&task), from, Outcome::Stopped);
+        for (task, origin) in std::mem::take(&mut state.waiting) {
+            state.keep(LeaseKey::of(&task), origin.from, Outcome::Stopped);
         }
-        for (key, from) in std::mem::take(&mut state.expected) {
-            state.keep(key, from, Outcome::Stopped);
+        for (key, origin) in std::mem::take(&mut state.expected) {
+            state.keep(key, origin.from, Outcome::Stopped);
         }
         drop(state);
         self.changed();
@@ -309,7 +375,25 @@ impl Table {
     }
 }
 
+impl Heard {
+    fn is_fresh(&self) -> bool {
+        self.sent.elapsed() < self.holds
+    }
+}
+
 impl State {
+    /// The origin of what comes now.
+    fn origin(&self, from: usize) -> Origin {
+        let is_fresh = self.heard.get(&from).is_none_or(Heard::is_fresh);
+        Origin { from, doubted: (!is_fresh).then(Instant::now) }
+    }
+
+    fn may_begin(&self, origin: Origin) -> bool {
+        self.heard
+            .get(&origin.from)
+            .is_none_or(|heard| heard.is_fresh() && origin.doubted.is_none_or(|doubted| heard.sent > doubted))
+    }
+
     fn knows(&self, key: &LeaseKey) -> bool {
         self.in_work.contains_key(key)
             || self.kept.contains_key(key)
@@ -418,6 +502,36 @@ mod tests {
         assert!(!table.answered(&key, Verdict::Unknown));
         assert_eq!(table.give_up(Duration::ZERO), [key]);
         assert_eq!((table.given_up(), table.is_empty()), (1, true));
+    }
+
+    #[tokio::test]
+    async fn what_may_be_lost_already_waits_until_a_heartbeat_that_named_it_is_answered() {
+        let table = Table::start(Arc::new(Player), 9);
+        let (began, long) = (Instant::now(), Duration::from_secs(600));
+        table.registered(0, began, long);
+        assert_eq!(table.take(task("fresh", 1), 0), Taken::Begun);
+        table.registered(0, began, Duration::ZERO);
+        assert_eq!(table.take(task("stale", 2), 0), Taken::Waits);
+        assert_eq!(table.take(task("stopped", 3), 0), Taken::Waits);
+        assert_eq!(table.take(task("disowned", 4), 0), Taken::Waits);
+        assert_eq!(table.take(task("elsewhere", 5), 1), Taken::Begun);
+        kept(&table, 2).await;
+        assert_eq!(table.in_work().len(), 3);
+        // Fresh again; but what came before may be lost, and the stops for it come with the next heartbeat's answer.
+        table.registered(0, began, long);
+        table.heard(0, began);
+        assert_eq!(table.in_work().len(), 3);
+        table.stop(&LeaseKey::of(&task("stopped", 3)), Stop::Now);
+        table.disowned(&LeaseKey::of(&task("disowned", 4)), 1);
+        assert_eq!(table.in_work().len(), 2);
+        table.disowned(&LeaseKey::of(&task("disowned", 4)), 0);
+        assert_eq!(table.take(task("disowned", 4), 0), Taken::Known);
+        table.heard(0, Instant::now());
+        let done = kept(&table, 4).await;
+        let outcome = |token: u64| done.iter().find(|kept| kept.key.token.0 == token).map(|kept| &*kept.outcome);
+        assert_eq!(outcome(2), Some(&Outcome::success(1.into())));
+        assert_eq!(outcome(3), Some(&Outcome::Stopped));
+        assert_eq!(outcome(4), None);
     }
 
     #[tokio::test]

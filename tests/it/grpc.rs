@@ -153,6 +153,32 @@ async fn work_goes_on_through_a_cut_connection_and_is_reported_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_lay_in_a_stalled_connection_until_it_was_lost_is_not_begun() {
+    // Only what goes to the worker stalls: its heartbeats arrive, so that the session lives on.
+    let mut stage = Stage::new().await;
+    let proxy = Arc::new(Proxy::new(stage.address).await);
+    let stalled = Worker::start(&proxy.address.to_string(), "stalled", &[], &[]);
+    stage.joined("stalled").await;
+    let folder = tempfile::tempdir().unwrap();
+    let witness = folder.path().join("witness");
+    let work = |word: &str| script(&format!("echo {word} >> {}; echo {word}", witness.display()));
+    proxy.set(Mood::Stalls);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stage.hub.dispatch(task("a", 1, work("first")));
+    let lost = stage.report().await;
+    assert!(lost.result.is_err(), "{lost:?}");
+    let _other = stage.worker("other", &["--capability", "moves"]).await;
+    let mut again = task("a", 2, work("second"));
+    again.place.capabilities = vec!["moves".into()];
+    stage.hub.dispatch(again);
+    assert_eq!(stage.text().await, "second");
+    proxy.set(Mood::Passes);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(std::fs::read_to_string(&witness).unwrap(), "second\n", "{}", stalled.said());
+    until("the stalled worker is told to leave it", || stage.hub.counters().stale >= 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_line_is_lost_or_doubled_by_a_cut_connection() {
     let mut stage = Stage::new().await;
     let proxy = Arc::new(Proxy::new(stage.address).await);

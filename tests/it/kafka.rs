@@ -82,7 +82,7 @@ pub(crate) fn task(run: &str, unit: &str, token: u64, once: bool) -> Task {
 pub(crate) struct Player {
     name: &'static str,
     sleep: Duration,
-    begun: Arc<Mutex<Vec<(&'static str, String, u64)>>>,
+    begun: Begun,
     in_work: AtomicUsize,
     most: AtomicUsize,
 }

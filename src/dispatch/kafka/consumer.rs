@@ -393,9 +393,8 @@ impl Thread {
             match consumer.poll(wait) {
                 None => {}
                 Some(Ok(message)) => {
-                    if let Some(message) = self.received(&message) {
-                        self.held.push_back(message);
-                    }
+                    let received = self.received(&message);
+                    self.held.extend(received);
                 }
                 Some(Err(error)) if self.goes_on_after(&error) => {}
                 Some(Err(_)) => break,

@@ -4,7 +4,7 @@ use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::artifact::INLINE_LIMIT;
+use crate::artifact::{ARTIFACT_BYTES_MAX, INLINE_LIMIT};
 use crate::proto::v1::workers_client::WorkersClient;
 use crate::proto::{Undecodable, v1};
 use crate::task::{Failure, Outcome, Task, Work};
@@ -13,8 +13,6 @@ use crate::worker::table::Kept;
 
 /// How large a piece is.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// The largest artifact that a worker takes, in bytes.
-const ARTIFACT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// How an outcome is to be sent.
 pub(super) enum Sending {

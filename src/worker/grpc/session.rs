@@ -23,8 +23,6 @@ use crate::worker::table::Kept;
 const REGISTER_WAIT: Duration = Duration::from_secs(15);
 /// How often an outcome is sent again that the scheduler does not know the run of, yet.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often a session looks whether its process has stood still.
-const LOOK: Duration = Duration::from_secs(1);
 /// How many messages wait for the connection; then their sources wait.
 const MESSAGES: usize = 4;
 
@@ -59,6 +57,7 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
         version: VERSION.to_owned(),
     };
     let mut client = client(channel);
+    let began = Instant::now();
     // The channel is new and has room.
     let _ = out.try_send(message(v1::from_worker::Message::Register(register)));
     let request = shared.access.request(ReceiverStream::new(outgoing));
@@ -79,12 +78,13 @@ pub(super) async fn run(shared: &Arc<Shared>, number: usize, gateway: &str, endp
     shared.tell(Notice::Connected { gateway: gateway.to_owned(), scheduler: registered.scheduler.clone() });
     shared.lines.is_connected(number, true);
     let beat = Duration::from_millis(registered.heartbeat_ms.max(1));
-    let still = Duration::from_millis(registered.lease_ms / 3);
-    let reader = Reader { shared: shared.clone(), number, client: client.clone(), awake: Awake::new(still) };
+    shared.table.registered(number, began, Duration::from_millis(registered.lease_ms / 2));
+    let reader = Reader { shared: shared.clone(), number, client: client.clone(), began };
     let writer = Writer {
         shared: shared.clone(),
         number,
         client,
+        began,
         out,
         sent: BTreeMap::new(),
         storing: BTreeSet::new(),
@@ -115,69 +115,40 @@ struct Reader {
     shared: Arc<Shared>,
     number: usize,
     client: WorkersClient<Channel>,
-    awake: Awake,
-}
-
-/// Notices that this process stood still: what came over the connection meanwhile may be out of date, and a task in it
-/// may have been given to somebody else since.
-struct Awake {
-    seen: Instant,
-    still: Duration,
-}
-
-impl Awake {
-    fn new(still: Duration) -> Self {
-        Self { seen: Instant::now(), still: still.max(LOOK * 2) }
-    }
-
-    /// Must be asked at least every [`LOOK`]; says for how long it was not, if that is too long.
-    fn look(&mut self) -> Result<(), String> {
-        let now = Instant::now();
-        let gap = now.duration_since(std::mem::replace(&mut self.seen, now));
-        if gap < self.still { Ok(()) } else { Err(format!("this worker stood still for {} s", gap.as_secs())) }
-    }
+    began: Instant,
 }
 
 impl Reader {
-    async fn read(mut self, mut incoming: Streaming<v1::ToWorker>) -> String {
+    async fn read(self, mut incoming: Streaming<v1::ToWorker>) -> String {
         use v1::to_worker::Message as To;
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let message = tokio::select! {
-                biased;
-                _ = looks.tick() => match self.awake.look() {
-                    Ok(()) => continue,
-                    // The scheduler hears in the next registration what is in work, and gives the rest out anew.
-                    Err(why) => {
-                        self.shared.table.forget_waiting(self.number);
-                        return why;
-                    }
-                },
-                message = incoming.message() => message,
-            };
-            let message = match message {
+            let message = match incoming.message().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return "it ended the session".to_owned(),
                 Err(status) => return words_of(&status),
             };
             // A message of a later version of the protocol may hold what is not known here.
             match message.message {
-                Some(To::Task(task)) => {
-                    if let Err(why) = self.task(task).await {
-                        return why;
-                    }
-                }
+                Some(To::Task(task)) => self.task(task).await,
                 Some(To::Stop(v1::Stop { key: Some(key), now })) => {
                     self.shared.table.stop(&key.into(), if now { Stop::Now } else { Stop::Graceful });
                 }
                 Some(To::Answer(answer)) => {
                     let verdict = Verdict::from(answer.verdict());
-                    if let Some(key) = answer.key {
-                        self.shared.table.answered(&key.into(), verdict);
+                    if let Some(key) = answer.key.map(LeaseKey::from) {
+                        self.shared.table.answered(&key, verdict);
+                        if verdict == Verdict::Unknown {
+                            self.shared.table.disowned(&key, self.number);
+                        }
                     }
                 }
                 Some(To::LogTaken(taken)) => self.shared.lines.taken(self.number, taken.number),
+                Some(To::HeartbeatTaken(taken)) => {
+                    if let Some(sent) = self.began.checked_add(Duration::from_micros(taken.number)) {
+                        // No answer is to what is not sent yet.
+                        self.shared.table.heard(self.number, sent.min(Instant::now()));
+                    }
+                }
                 Some(To::Drained(_)) => self.shared.is_drained(self.number),
                 Some(To::GoingAway(going)) => return format!("it goes away: {}", going.reason),
                 Some(To::Registered(_) | To::Stop(v1::Stop { key: None, .. })) | None => {}
@@ -186,13 +157,11 @@ impl Reader {
     }
 
     /// Takes a task. Work that lies in the scheduler's store is fetched beside everything else.
-    async fn task(&mut self, task: v1::Task) -> Result<(), String> {
-        let Some(key) = task.key.clone().map(LeaseKey::from) else { return Ok(()) };
-        // What lay in the connection while this process stood still may have been given to somebody else.
-        self.awake.look()?;
+    async fn task(&self, task: v1::Task) {
+        let Some(key) = task.key.clone().map(LeaseKey::from) else { return };
         let (shared, number, mut client) = (self.shared.clone(), self.number, self.client.clone());
         if !shared.table.expect(&key, number) {
-            return Ok(());
+            return;
         }
         let is_stored = matches!(task.work, Some(v1::task::Work::WorkRef(_)));
         let load = async move {
@@ -206,7 +175,6 @@ impl Reader {
         } else {
             load.await;
         }
-        Ok(())
     }
 }
 
@@ -220,6 +188,7 @@ struct Writer {
     shared: Arc<Shared>,
     number: usize,
     client: WorkersClient<Channel>,
+    began: Instant,
     out: mpsc::Sender<v1::FromWorker>,
     /// The outcomes that were sent over this connection, and when.
     sent: BTreeMap<LeaseKey, Instant>,
@@ -270,6 +239,8 @@ impl Writer {
 
     async fn heartbeat(&self) -> Result<(), String> {
         let table = &self.shared.table;
+        // Before it is seen what there is: the answer is then about all that had come until that moment.
+        let number = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let unsent = table.kept().into_iter().map(|kept| kept.key).filter(|key| !self.sent.contains_key(key));
         let leases = table.in_work().into_iter().chain(unsent).map(|key| (&key).into()).collect();
         let sent_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -279,7 +250,8 @@ impl Writer {
             free: u32::try_from(table.free()).unwrap_or(u32::MAX),
             sent_at_ms: u64::try_from(sent_at.as_millis()).unwrap_or(u64::MAX),
         };
-        self.send(v1::from_worker::Message::Heartbeat(heartbeat)).await
+        let message = Some(v1::from_worker::Message::Heartbeat(heartbeat));
+        self.send_all(v1::FromWorker { message, number }).await
     }
 
     /// Sends one batch of lines, and the outcomes that waited for it.

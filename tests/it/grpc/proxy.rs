@@ -10,6 +10,8 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
     Passes,
+    /// Holds what comes back, and passes it on when it passes again; connections stay open.
+    Stalls,
     /// Takes what comes and passes nothing on; connections stay open.
     Swallows,
     /// Ends connections, old and new.
@@ -38,8 +40,8 @@ impl Proxy {
                     let (from_read, from_write) = from.into_split();
                     let (to_read, to_write) = to.into_split();
                     tokio::select! {
-                        () = pass(from_read, to_write, moods.clone()) => {}
-                        () = pass(to_read, from_write, moods) => {}
+                        () = pass(from_read, to_write, moods.clone(), false) => {}
+                        () = pass(to_read, from_write, moods, true) => {}
                     }
                 });
             }
@@ -56,6 +58,7 @@ async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut moods: watch::Receiver<Mood>,
+    stalls: bool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -66,6 +69,9 @@ async fn pass(
         tokio::select! {
             read = from.read(&mut buffer) => match read {
                 Ok(count) if count > 0 => {
+                    if stalls && moods.wait_for(|mood| *mood != Mood::Stalls).await.is_err() {
+                        return;
+                    }
                     if *moods.borrow() == Mood::Passes && to.write_all(&buffer[..count]).await.is_err() {
                         return;
                     }

@@ -270,9 +270,9 @@ impl Node {
                 if link > 0 && self.sessions.get(&worker).is_none_or(|(_, current)| *current != link) {
                     return;
                 }
-                self.out.push(Out::Session { worker, link, what: ToWorker::Seen { asked } });
                 let sendings = self.ledger.heartbeat(&name, &leases, steady);
                 self.send(sendings);
+                self.out.push(Out::Session { worker, link, what: ToWorker::Seen { asked } });
             }
             FromWorker::Report { key, outcome } => {
                 let sendings = self.ledger.report(&name, key, outcome);

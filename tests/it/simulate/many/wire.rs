@@ -10,7 +10,8 @@ use super::node::run_number;
 /// From a scheduler to a worker over a session.
 #[derive(Clone, Debug)]
 pub enum ToWorker {
-    /// A join or a heartbeat that was sent then, by the worker's clock, has arrived. What follows was sent later.
+    /// A join or a heartbeat that was sent then, by the worker's clock, has arrived. What follows was sent later; what a
+    /// heartbeat led to came before.
     Seen {
         asked: u64,
     },

@@ -21,6 +21,13 @@ struct Link {
     seen: Option<u64>,
 }
 
+/// A task that may be another's already: it is begun once a later heartbeat is answered, if no stop came first.
+struct Doubted {
+    task: Arc<Task>,
+    node: usize,
+    since: u64,
+}
+
 struct Doing {
     task: Arc<Task>,
     stop: Option<Stop>,
@@ -43,6 +50,7 @@ pub struct Worker {
     pub queues: BTreeSet<String>,
     concurrency: u32,
     links: Vec<Link>,
+    doubted: BTreeMap<LeaseKey, Doubted>,
     work: BTreeMap<LeaseKey, Doing>,
     /// Outcomes that no scheduler has said it has.
     kept: BTreeMap<LeaseKey, Outcome>,
@@ -64,6 +72,7 @@ impl Worker {
             queues,
             concurrency,
             links: vec![Link::default(); nodes],
+            doubted: BTreeMap::new(),
             work: BTreeMap::new(),
             kept: BTreeMap::new(),
             sent: Vec::new(),
@@ -81,7 +90,7 @@ impl Worker {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.work.is_empty() && self.kept.is_empty()
+        self.work.is_empty() && self.kept.is_empty() && self.doubted.is_empty()
     }
 
     /// True if the connection is the current one.
@@ -90,7 +99,7 @@ impl Worker {
     }
 
     fn leases(&self) -> Vec<LeaseKey> {
-        self.work.keys().chain(self.kept.keys()).cloned().collect()
+        self.work.keys().chain(self.kept.keys()).chain(self.doubted.keys()).cloned().collect()
     }
 
     /// Says what it has in work; connects again where a connection is silent.
@@ -103,6 +112,8 @@ impl Worker {
                 let link = &mut self.links[node];
                 let silent = link.seen.is_none_or(|seen| now >= seen + SILENCE);
                 if silent {
+                    // The stops for what is lost come behind the answer to the join.
+                    self.doubted.values_mut().filter(|one| one.node == node).for_each(|one| one.since = now);
                     *link = Link { number: link.number + 1, seen: None };
                     let (queues, concurrency, leases) = (self.queues.clone(), self.concurrency, leases.clone());
                     let what = FromWorker::Join { queues, concurrency, leases, asked: now };
@@ -137,34 +148,36 @@ impl Worker {
     pub fn receive(&mut self, node: usize, what: ToWorker, now: u64, rng: &mut Rng) {
         let message = match what {
             ToWorker::Seen { asked } => {
-                self.links[node].seen = Some(asked);
+                self.links[node].seen = self.links[node].seen.max(Some(asked));
+                if self.is_fresh(node, now) {
+                    let sure = |one: &Doubted| one.node == node && one.since < asked;
+                    let sure: Vec<LeaseKey> =
+                        self.doubted.iter().filter(|(_, one)| sure(one)).map(|(key, _)| key.clone()).collect();
+                    for key in sure {
+                        let one = self.doubted.remove(&key).unwrap();
+                        self.begin(one.task, now, rng);
+                    }
+                }
                 return;
             }
             ToWorker::Message(message) => message,
         };
         match message {
             Message::Task(task) => {
-                // Whatever comes over this connection was sent after `seen`. If that is less than a lease ago, the
-                // lease of the task still holds; otherwise it may be another's already.
-                let lease = Terms::default().lease.as_millis() as u64;
-                let fresh = self.bus || self.links[node].seen.is_some_and(|seen| now < seen + lease);
                 let key = LeaseKey::of(&task);
-                if !fresh || self.work.contains_key(&key) || self.kept.contains_key(&key) {
+                if self.work.contains_key(&key) || self.kept.contains_key(&key) || self.doubted.contains_key(&key) {
                     return;
                 }
-                let length = match (self.hurries, rng.percent(70)) {
-                    (true, _) => rng.next() % 100,
-                    (false, true) => rng.next() % 3000,
-                    (false, false) => rng.next() % 30_000,
-                };
-                let ends_at = now + 1 + length;
-                self.begun.push(task.clone());
-                self.due.push((key.clone(), ends_at));
-                self.work.insert(key.clone(), Doing { task, stop: None, ends_at });
-                if self.bus {
-                    let leases = self.leases();
-                    self.sent.push(Sent::Bus(FromWorker::Heartbeat { leases, asked: now }));
+                if self.is_fresh(node, now) {
+                    self.begin(task, now, rng);
+                } else {
+                    self.doubted.insert(key, Doubted { task, node, since: now });
                 }
+            }
+            Message::Stop { key, .. } if self.doubted.contains_key(&key) => {
+                self.doubted.remove(&key);
+                self.kept.insert(key.clone(), Outcome::Stopped);
+                self.report(key, Outcome::Stopped);
             }
             Message::Stop { key, how } => {
                 if let Some(doing) = self.work.get_mut(&key) {
@@ -175,7 +188,35 @@ impl Worker {
                 }
             }
             Message::Answer { key, verdict: Verdict::Recorded | Verdict::Stale } => drop(self.kept.remove(&key)),
-            Message::Answer { verdict: Verdict::Unknown, .. } => {}
+            Message::Answer { key, verdict: Verdict::Unknown } => {
+                if self.doubted.get(&key).is_some_and(|one| one.node == node) {
+                    self.doubted.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Whatever comes over a connection was sent after `seen`. If that is less than half of a lease ago, the lease of
+    /// a task still holds; otherwise it may be another's already.
+    fn is_fresh(&self, node: usize, now: u64) -> bool {
+        let half = Terms::default().lease.as_millis() as u64 / 2;
+        self.bus || self.links[node].seen.is_some_and(|seen| now < seen + half)
+    }
+
+    fn begin(&mut self, task: Arc<Task>, now: u64, rng: &mut Rng) {
+        let key = LeaseKey::of(&task);
+        let length = match (self.hurries, rng.percent(70)) {
+            (true, _) => rng.next() % 100,
+            (false, true) => rng.next() % 3000,
+            (false, false) => rng.next() % 30_000,
+        };
+        let ends_at = now + 1 + length;
+        self.begun.push(task.clone());
+        self.due.push((key.clone(), ends_at));
+        self.work.insert(key, Doing { task, stop: None, ends_at });
+        if self.bus {
+            let leases = self.leases();
+            self.sent.push(Sent::Bus(FromWorker::Heartbeat { leases, asked: now }));
         }
     }
 
