@@ -444,11 +444,12 @@ fn what_must_not_run_twice_is_unknown_when_its_worker_dies() {
     cluster.workers[0].kill();
     let address = cluster.schedulers[0].address.clone();
     let mut settled = BTreeSet::new();
-    while {
+    loop {
         let all = cluster.statuses();
         let is_done = |run| settled.contains(run) || all.get(run).is_some_and(|status| status == "succeeded");
-        !runs.iter().all(is_done)
-    } {
+        if runs.iter().all(is_done) {
+            break;
+        }
         assert!(began.elapsed() < Duration::from_secs(60), "{:?}\n{}", cluster.statuses(), cluster.said());
         for run in &runs {
             let shown = cluster.try_tol(&["runs", "show", run, "--server", &address, "--format", "json"]);
