@@ -204,6 +204,13 @@ impl Ledger {
             if let Some((id, _)) = holder {
                 self.out.push(Sending::Session(*id, Message::Stop { key: key.clone(), how: Stop::Now }));
             }
+            // Its outcome was not recorded here. The worker must hear so, or it would wait for an answer and send it to
+            // nobody else.
+            if let Some(Standing::Reported { worker }) = self.entries.get(&key).map(|entry| &entry.standing) {
+                let worker = worker.clone();
+                let verdict = if ended { Verdict::Stale } else { Verdict::Unknown };
+                self.tell(&worker, Message::Answer { key: key.clone(), verdict });
+            }
             self.remove(&key);
         }
         self.sent()

@@ -262,3 +262,14 @@ fn outcomes_of_runs_that_ended_elsewhere_are_stale_once_that_is_known() {
     assert_eq!(words(&ledger.report(&worker, key("a", 1), success())), ["1 <- answer a 1 Stale"]);
     assert!(ledger.strangers().is_empty());
 }
+
+#[test]
+fn an_outcome_that_was_not_recorded_before_the_run_was_lost_is_sent_to_others() {
+    let mut ledger = driving(false);
+    let worker: Arc<str> = Arc::from("w");
+    ledger.join(joining("w", &["default"], 1), SECOND);
+    ledger.offer(task("a", 1, "default", &[]), SECOND);
+    assert_eq!(words(&ledger.report(&worker, key("a", 1), success())), ["report a 1"]);
+    assert_eq!(words(&ledger.forget(&RunId::new("r"), false)), ["1 <- answer a 1 Unknown"]);
+    assert!(ledger.answered(&key("a", 1), Verdict::Stale, SECOND).is_empty(), "it was answered");
+}
