@@ -133,7 +133,12 @@ impl Scheduler {
 
     pub(crate) async fn next(&mut self, seconds: u64) -> Report {
         let wait = Duration::from_secs(seconds);
-        let report = tokio::time::timeout(wait, self.reports.recv()).await.expect("a report in time").expect("a hub");
+        let report = tokio::time::timeout(wait, self.reports.recv()).await;
+        let report = report.unwrap_or_else(|_| {
+            let (hub, bus) = (self.hub.counters(), self.bus.counters());
+            panic!("no report within {seconds} s: {} out, {hub:?}, {bus:?}, {:?}", self.hub.out(), self.bus.problem())
+        });
+        let report = report.expect("a hub");
         self.hub.answered(&report.run, &report.unit, report.token, Verdict::Recorded);
         report
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tol::dispatch::kafka::{Admin, Topics};
 use tol::dispatch::{Dispatch, Terms};
+use tol::id::RunId;
 use tol::task::Phase;
 
 use crate::kafka::support::{self, Kind};
@@ -16,6 +17,7 @@ fn a_broker_that_is_away_for_a_while_loses_nothing() {
     let begun = Begun::default();
     wait(async {
         let mut scheduler = Scheduler::start(&settings, "one", Terms::default()).await;
+        scheduler.hub.begin(&RunId::new("run"));
         let player = Player::new("hans", Duration::from_millis(300), &begun);
         let worker = worker(&settings, &player, 4).await;
         for token in 1..=20 {
@@ -29,7 +31,7 @@ fn a_broker_that_is_away_for_a_while_loses_nothing() {
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
         tokio::task::block_in_place(|| cluster.restart(0));
-        all_done(&mut scheduler, 30, 90).await;
+        all_done(&mut scheduler, 30, 60).await;
         until("all are answered", 60, || worker.unanswered() == 0).await;
         assert!(worker.drain(Duration::from_secs(30)).await);
     });
@@ -42,6 +44,7 @@ fn a_broker_that_loses_its_disk_loses_no_work() {
     let begun = Begun::default();
     wait(async {
         let mut scheduler = Scheduler::start(&settings, "one", Terms::default()).await;
+        scheduler.hub.begin(&RunId::new("run"));
         let player = Player::new("otto", Duration::from_millis(1500), &begun);
         let worker = worker(&settings, &player, 2).await;
         // Some are done before, some are in work, and most wait on the bus that is about to be lost.
@@ -77,6 +80,7 @@ fn three_brokers_go_on_when_one_is_killed() {
     let tasks = Topics::new(&settings).tasks("default", Phase::Execute);
     wait(async {
         let mut scheduler = Scheduler::start(&settings, "one", Terms::default()).await;
+        scheduler.hub.begin(&RunId::new("run"));
         let player = Player::new("ida", Duration::from_millis(50), &begun);
         let worker = worker(&settings, &player, 4).await;
         for token in 1..=20 {

@@ -27,6 +27,8 @@ const POLL_WHILE_HELD: Duration = Duration::from_millis(5);
 /// A full channel may have room again in a moment. Pausing throws away what was fetched, so it is for longer waits.
 const FULL_PATIENCE: Duration = Duration::from_millis(100);
 const FULL_LOOK: Duration = Duration::from_micros(100);
+/// A member that is fenced a second time within so long shares its name with another.
+const FENCED_TWICE: Duration = Duration::from_secs(30);
 /// How long answers of the cluster are waited for at the start.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -88,11 +90,22 @@ struct Shared {
     pauses: AtomicU64,
     resumes: AtomicU64,
     problem: Mutex<Option<KafkaError>>,
+    /// The client, which the thread holds. After a broker was away it may be another.
+    client: Mutex<Weak<BaseConsumer<Watch>>>,
+}
+
+impl Shared {
+    fn client(&self) -> Option<Arc<BaseConsumer<Watch>>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    fn set_client(&self, client: &Arc<BaseConsumer<Watch>>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(client);
+    }
 }
 
 /// Reads messages of some topics.
 pub struct Consumer {
-    inner: Weak<BaseConsumer<Watch>>,
     watch: Watch,
     shared: Arc<Shared>,
     member: String,
@@ -158,26 +171,30 @@ impl Consumer {
         std::thread::Builder::new()
             .name(format!("kafka {name}"))
             .spawn(move || {
-                let made = BaseConsumer::from_config_and_context(&config, thread.watch.clone())
-                    .map_err(|error| KafkaError::from_client(&brokers, &error, &thread.watch))
-                    .and_then(|consumer| subscribe(&consumer, &brokers, &subscription).map(|()| Arc::new(consumer)));
-                match made {
+                let watch = thread.watch.clone();
+                let make = || {
+                    BaseConsumer::from_config_and_context(&config, watch.clone())
+                        .map_err(|error| KafkaError::from_client(&brokers, &error, &watch))
+                        .and_then(|made| subscribe(&made, &brokers, &subscription).map(|()| Arc::new(made)))
+                };
+                match make() {
                     Ok(consumer) => {
-                        let _ = began.send(Ok(Arc::downgrade(&consumer)));
-                        thread.run(consumer);
+                        thread.shared.set_client(&consumer);
+                        let _ = began.send(Ok(()));
+                        thread.run(consumer, make);
                     }
                     Err(error) => drop(began.send(Err(error))),
                 }
                 let _ = ends.send(());
             })
             .map_err(|error| KafkaError::Consume { why: format!("no thread for it: {error}") })?;
-        let inner = beginning.await.map_err(|_| KafkaError::Closed)??;
-        Ok((Self { inner, watch, shared, member, ended: Some(ended) }, receiver))
+        beginning.await.map_err(|_| KafkaError::Closed)??;
+        Ok((Self { watch, shared, member, ended: Some(ended) }, receiver))
     }
 
     /// The offset from which to go on after this place's topic and partition is to be committed soon.
     pub fn store(&self, place: &Place, next: i64) {
-        let Some(consumer) = self.inner.upgrade() else { return };
+        let Some(consumer) = self.shared.client() else { return };
         // A partition that is another's by now refuses it; then the other reads the message again.
         if self.is_current(place) && next > 0 {
             let _ = consumer.store_offset(&place.topic, place.partition, next - 1);
@@ -186,7 +203,7 @@ impl Consumer {
 
     /// Commits an offset, and waits until the cluster has it.
     pub async fn commit(&self, place: &Place, next: i64) -> Result<(), KafkaError> {
-        let consumer = self.inner.upgrade().ok_or(KafkaError::Closed)?;
+        let consumer = self.shared.client().ok_or(KafkaError::Closed)?;
         if !self.is_current(place) {
             return Err(KafkaError::Consume { why: format!("{place} is another consumer's now") });
         }
@@ -338,6 +355,15 @@ fn all_at(all: &TopicPartitionList, offset: Offset) -> Result<TopicPartitionList
     Ok(list)
 }
 
+/// The last holder drops the client, and that must be the consumer's thread: it may block for as long as it likes.
+fn drop_last(consumer: Arc<BaseConsumer<Watch>>) {
+    let until = Instant::now() + PATIENCE;
+    while Arc::strong_count(&consumer) > 1 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(consumer);
+}
+
 /// The loop of the consumer's thread.
 struct Thread {
     watch: Watch,
@@ -386,7 +412,12 @@ impl Known {
 }
 
 impl Thread {
-    fn run(mut self, consumer: Arc<BaseConsumer<Watch>>) {
+    fn run(
+        mut self,
+        mut consumer: Arc<BaseConsumer<Watch>>,
+        make: impl Fn() -> Result<Arc<BaseConsumer<Watch>>, KafkaError>,
+    ) {
+        let mut fenced: Option<Instant> = None;
         while !self.shared.closing.load(Ordering::Acquire) && !self.sender.is_closed() {
             self.hand_over(&consumer);
             let wait = if self.held.is_empty() { POLL } else { POLL_WHILE_HELD };
@@ -397,16 +428,28 @@ impl Thread {
                     self.held.extend(received);
                 }
                 Some(Err(error)) if self.goes_on_after(&error) => {}
+                // A broker that answers a join with its last breath fences the member that did not hear it. So it joins
+                // once more; if that ends the same way soon, another process has its name.
+                Some(Err(_)) if self.watch.fenced() && fenced.is_none_or(|at| at.elapsed() > FENCED_TWICE) => {
+                    fenced = Some(Instant::now());
+                    drop_last(consumer);
+                    self.watch.begin_anew();
+                    self.paused = false;
+                    *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    match make() {
+                        Ok(made) => consumer = made,
+                        Err(error) => {
+                            *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                            return;
+                        }
+                    }
+                    self.shared.set_client(&consumer);
+                }
                 Some(Err(_)) => break,
             }
         }
         drop(self.sender);
-        // The last holder drops the client, and that must be this thread: it may block for as long as it likes here.
-        let until = Instant::now() + PATIENCE;
-        while Arc::strong_count(&consumer) > 1 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        drop(consumer);
+        drop_last(consumer);
     }
 
     fn received(&mut self, message: &BorrowedMessage<'_>) -> Option<Received> {

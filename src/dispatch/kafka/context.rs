@@ -65,6 +65,15 @@ impl Watch {
         self.seen().fenced
     }
 
+    /// Another client takes the place of one that failed: nothing is assigned to it yet.
+    pub(super) fn begin_anew(&self) {
+        let mut seen = self.seen();
+        seen.fenced = false;
+        seen.fatal = None;
+        seen.assigned.clear();
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
     pub(super) fn fatal(&self) -> Option<String> {
         self.seen().fatal.clone()
     }
