@@ -218,7 +218,7 @@ impl Cluster {
         // The broker must not outlive a test that dies before it can stop it.
         let script = "while kill -0 \"$1\" 2>/dev/null && kill -0 \"$2\" 2>/dev/null; do sleep 1; done; \
                       kill -0 \"$1\" 2>/dev/null || { kill -9 \"$2\"; rm -rf \"$3\"; } 2>/dev/null";
-        Command::new("sh")
+        let mut watch = Command::new("sh")
             .args(["-c", script, "watch"])
             .args([std::process::id().to_string(), child.id().to_string()])
             .arg(broker.folder.parent().expect("the cluster's folder"))
@@ -227,6 +227,8 @@ impl Cluster {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh starts");
+        // It ends with the broker; nobody else waits for it.
+        std::thread::spawn(move || watch.wait());
         broker.child = Some(child);
     }
 
