@@ -38,8 +38,16 @@ fn a_broker_that_is_away_for_a_while_loses_nothing() {
 }
 
 #[test]
-#[ignore = "not yet reliable: after a wipe the clients of running processes do not always find their way back"]
 fn a_broker_that_loses_its_disk_loses_no_work() {
+    loses_its_disk(false);
+}
+
+#[test]
+fn a_broker_that_comes_back_as_another_cluster_loses_no_work() {
+    loses_its_disk(true);
+}
+
+fn loses_its_disk(as_another: bool) {
     let Some(mut cluster) = support::start(Kind::One) else { return };
     let settings = settings(&cluster);
     let begun = Begun::default();
@@ -55,7 +63,7 @@ fn a_broker_that_loses_its_disk_loses_no_work() {
         until("two are done", 20, || begun.lock().expect("whole").len() >= 4).await;
         tokio::task::block_in_place(|| {
             cluster.kill(0);
-            cluster.wipe(0);
+            cluster.wipe(0, as_another);
         });
         for token in 21..=24 {
             scheduler.hub.dispatch(task("run", &format!("u{token}"), token, false));

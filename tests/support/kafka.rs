@@ -49,6 +49,8 @@ struct Broker {
 pub struct Cluster {
     brokers: Vec<Broker>,
     library: PathBuf,
+    /// The cluster's own name; none of one that was there before.
+    name: String,
     folder: Option<tempfile::TempDir>,
     existing: Option<String>,
 }
@@ -58,7 +60,7 @@ pub fn one_broker() -> Option<Cluster> {
     match std::env::var("KAFKA_BROKERS") {
         Ok(brokers) if !brokers.is_empty() => {
             let library = library().unwrap_or_default();
-            Some(Cluster { brokers: Vec::new(), library, folder: None, existing: Some(brokers) })
+            Some(Cluster { brokers: Vec::new(), library, name: String::new(), folder: None, existing: Some(brokers) })
         }
         _ => start(Kind::One),
     }
@@ -164,7 +166,7 @@ impl Cluster {
             broker.format(&library, &id);
             brokers.push(broker);
         }
-        let mut cluster = Self { brokers, library, folder: Some(folder), existing: None };
+        let mut cluster = Self { brokers, library, name: id, folder: Some(folder), existing: None };
         for index in 0..count {
             cluster.launch(index);
         }
@@ -252,12 +254,14 @@ impl Cluster {
         }
     }
 
-    /// Takes all data of a broker that was killed: it will come back as a new one at the same address.
-    pub fn wipe(&mut self, index: usize) {
+    /// Takes all data of a broker that was killed: it will come back empty at the same address, as the cluster that it was
+    /// or as another.
+    pub fn wipe(&mut self, index: usize, as_another: bool) {
         let broker = &self.brokers[index];
         assert!(broker.child.is_none(), "it still runs");
         std::fs::remove_dir_all(broker.folder.join("data")).expect("its data can be removed");
-        broker.format(&self.library, &random_id());
+        let another = random_id();
+        broker.format(&self.library, if as_another { &another } else { &self.name });
     }
 
     /// Starts a broker again that was killed, with the data that it has.

@@ -61,6 +61,8 @@ impl Admin {
         config.set_log_level(RDKafkaLogLevel::Error);
         let failed = |error| KafkaError::from_client(&settings.brokers, &error, &watch);
         let client = AdminClient::from_config_and_context(&config, watch.clone()).map_err(failed)?;
+        // That the cluster is another than before is said as a warning.
+        config.set_log_level(RDKafkaLogLevel::Warning);
         let asking = Arc::new(BaseConsumer::from_config_and_context(&config, watch.clone()).map_err(failed)?);
         Ok(Self { client, asking, watch, settings: settings.clone() })
     }
@@ -108,14 +110,23 @@ impl Admin {
         self.compare(&present, &there, &spec).await
     }
 
-    /// Makes those of these topics that are missing, and says which those were.
-    pub async fn restore(&self, topics: &[String]) -> Result<Vec<String>, KafkaError> {
+    /// Makes those of these topics that are missing.
+    pub(super) async fn restore(&self, topics: &[String]) -> Result<(), KafkaError> {
         let (brokers, there) = self.metadata().await?;
         let missing: Vec<&String> = topics.iter().filter(|topic| !there.contains_key(*topic)).collect();
-        if !missing.is_empty() {
-            self.create(&missing, &TopicSpec::new(&self.settings, brokers), brokers).await?;
+        if missing.is_empty() {
+            return Ok(());
         }
-        Ok(missing.into_iter().cloned().collect())
+        self.create(&missing, &TopicSpec::new(&self.settings, brokers), brokers).await
+    }
+
+    /// True if these topics are all there; and how often the cluster has been found to be another one.
+    pub(super) async fn look(&self, topics: &[String]) -> Result<(bool, u64), KafkaError> {
+        let (_, there) = self.metadata().await?;
+        let asking = self.asking.clone();
+        // What the client has to say is told only to who polls; messages there are none.
+        let _ = tokio::task::spawn_blocking(move || asking.poll(Duration::from_millis(10)).is_some()).await;
+        Ok((topics.iter().all(|topic| there.contains_key(topic)), self.watch.moves()))
     }
 
     /// Removes topics with all that is in them; one that is not there is passed over.

@@ -227,6 +227,12 @@ impl Shared {
         }
     }
 
+    /// Connects anew, as one does to a cluster that is another than before.
+    pub(super) fn renew(&self) {
+        self.producer.renew();
+        self.consumer.renew();
+    }
+
     /// The topics of queues that something was sent to, dead letters with them.
     pub(super) fn used(&self) -> Vec<String> {
         self.known().keys().flat_map(|topic| [topic.clone(), Topics::dead_letters(topic)]).collect()
@@ -287,6 +293,11 @@ impl Shared {
     /// Sends a task. The key is the run's, but the partitions are taken in turn: the parts of a fan-out are to be
     /// spread over all workers, and a task that is sent again comes to another one.
     async fn send_task(&self, hub: &Weak<Hub>, task: &Task) {
+        // While nothing gets through, copies would only pile up; the hub sends the task again.
+        if self.producer.is_stuck(self.terms.on_bus(task)) {
+            Counts::add(&self.counts.unsent);
+            return;
+        }
         let topic = self.topics.tasks(&task.place.queue, task.place.phase);
         let payload = match self.task_bytes(task) {
             Ok(payload) => payload,

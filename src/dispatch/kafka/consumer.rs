@@ -31,6 +31,10 @@ const FULL_LOOK: Duration = Duration::from_micros(100);
 const FENCED_TWICE: Duration = Duration::from_secs(30);
 /// How long answers of the cluster are waited for at the start.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How far back a client looks that takes the place of another.
+const LOOK_BACK: Duration = Duration::from_mins(10);
+/// How long to wait before a client is made once more that could not begin.
+const MAKE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where reading begins when nothing was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,17 @@ pub enum Subscription {
     Group { group: String, member: String, topics: Vec<String> },
     /// Reads all partitions, whoever else does. With a group, it goes on where it has committed.
     All { group: Option<String>, topics: Vec<String>, from: From },
+}
+
+impl Subscription {
+    /// What a client reads that takes the place of another: what was sent in between too.
+    fn again(&self) -> Self {
+        let mut again = self.clone();
+        if let Self::All { from: from @ From::Latest, .. } = &mut again {
+            *from = From::Ago(LOOK_BACK);
+        }
+        again
+    }
 }
 
 /// A message that was read.
@@ -87,16 +102,22 @@ pub type Lag = BTreeMap<(String, i32), i64>;
 #[derive(Default)]
 struct Shared {
     closing: AtomicBool,
+    /// Another client is to take the place of the present one.
+    renew: AtomicBool,
     pauses: AtomicU64,
     resumes: AtomicU64,
     problem: Mutex<Option<KafkaError>>,
-    /// The client, which the thread holds. After a broker was away it may be another.
+    /// The client, which the thread holds. It may be replaced by another.
     client: Mutex<Weak<BaseConsumer<Watch>>>,
 }
 
 impl Shared {
     fn client(&self) -> Option<Arc<BaseConsumer<Watch>>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    fn set_problem(&self, problem: Option<KafkaError>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     fn set_client(&self, client: &Arc<BaseConsumer<Watch>>) {
@@ -147,7 +168,8 @@ impl Consumer {
             }
             Subscription::All { group, .. } => {
                 // Without a group nothing is committed, but the client wants a name all the same.
-                config.set("group.id", group.as_deref().unwrap_or("tol-unused")).set("auto.offset.reset", "latest");
+                // What is read is idempotent: to read something twice is better than to pass over it.
+                config.set("group.id", group.as_deref().unwrap_or("tol-unused")).set("auto.offset.reset", "earliest");
                 if group.is_none() {
                     config.set("enable.auto.commit", "false");
                 }
@@ -171,17 +193,17 @@ impl Consumer {
         std::thread::Builder::new()
             .name(format!("kafka {name}"))
             .spawn(move || {
-                let watch = thread.watch.clone();
-                let make = || {
+                let make = |watch: &Watch, subscription: &Subscription| {
                     BaseConsumer::from_config_and_context(&config, watch.clone())
-                        .map_err(|error| KafkaError::from_client(&brokers, &error, &watch))
-                        .and_then(|made| subscribe(&made, &brokers, &subscription).map(|()| Arc::new(made)))
+                        .map_err(|error| KafkaError::from_client(&brokers, &error, watch))
+                        .and_then(|made| subscribe(&made, &brokers, subscription).map(|()| Arc::new(made)))
                 };
-                match make() {
+                match make(&thread.watch, &subscription) {
                     Ok(consumer) => {
                         thread.shared.set_client(&consumer);
                         let _ = began.send(Ok(()));
-                        thread.run(consumer, make);
+                        let again = subscription.again();
+                        thread.run(consumer, |watch| make(watch, &again));
                     }
                     Err(error) => drop(began.send(Err(error))),
                 }
@@ -252,6 +274,11 @@ impl Consumer {
         }
         let own = self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
         own.or_else(|| self.watch.cause())
+    }
+
+    /// Lets another client take the place of the present one: the cluster is not what it was.
+    pub(crate) fn renew(&self) {
+        self.shared.renew.store(true, Ordering::Release);
     }
 
     /// Ends reading; what is stored is committed. False if the thread did not end in time and was left behind.
@@ -355,7 +382,7 @@ fn all_at(all: &TopicPartitionList, offset: Offset) -> Result<TopicPartitionList
     Ok(list)
 }
 
-/// The last holder drops the client, and that must be the consumer's thread: it may block for as long as it likes.
+/// The last holder drops the client, and that must not be a thread of the runtime: it may block for as long as it likes.
 fn drop_last(consumer: Arc<BaseConsumer<Watch>>) {
     let until = Instant::now() + PATIENCE;
     while Arc::strong_count(&consumer) > 1 && Instant::now() < until {
@@ -415,12 +442,13 @@ impl Thread {
     fn run(
         mut self,
         mut consumer: Arc<BaseConsumer<Watch>>,
-        make: impl Fn() -> Result<Arc<BaseConsumer<Watch>>, KafkaError>,
+        make: impl Fn(&Watch) -> Result<Arc<BaseConsumer<Watch>>, KafkaError>,
     ) {
         let mut fenced: Option<Instant> = None;
-        while !self.shared.closing.load(Ordering::Acquire) && !self.sender.is_closed() {
+        while !self.is_over() {
             self.hand_over(&consumer);
             let wait = if self.held.is_empty() { POLL } else { POLL_WHILE_HELD };
+            let mut renew = self.shared.renew.swap(false, Ordering::AcqRel);
             match consumer.poll(wait) {
                 None => {}
                 Some(Ok(message)) => {
@@ -432,24 +460,47 @@ impl Thread {
                 // once more; if that ends the same way soon, another process has its name.
                 Some(Err(_)) if self.watch.fenced() && fenced.is_none_or(|at| at.elapsed() > FENCED_TWICE) => {
                     fenced = Some(Instant::now());
-                    drop_last(consumer);
-                    self.watch.begin_anew();
-                    self.paused = false;
-                    *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    match make() {
-                        Ok(made) => consumer = made,
-                        Err(error) => {
-                            *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                            return;
-                        }
-                    }
-                    self.shared.set_client(&consumer);
+                    renew = true;
                 }
                 Some(Err(_)) => break,
+            }
+            if renew {
+                match self.another(consumer, &make) {
+                    Some(made) => consumer = made,
+                    None => return,
+                }
             }
         }
         drop(self.sender);
         drop_last(consumer);
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.closing.load(Ordering::Acquire) || self.sender.is_closed()
+    }
+
+    /// Replaces the client, as soon as the cluster lets another one begin. None if reading is over before.
+    fn another(
+        &mut self,
+        before: Arc<BaseConsumer<Watch>>,
+        make: impl Fn(&Watch) -> Result<Arc<BaseConsumer<Watch>>, KafkaError>,
+    ) -> Option<Arc<BaseConsumer<Watch>>> {
+        // It may never get an answer to its farewell, so nobody waits for that.
+        std::thread::spawn(move || drop_last(before));
+        self.paused = false;
+        while !self.is_over() {
+            self.watch = self.watch.begin_anew();
+            match make(&self.watch) {
+                Ok(made) => {
+                    self.shared.set_problem(None);
+                    self.shared.set_client(&made);
+                    return Some(made);
+                }
+                Err(error) => self.shared.set_problem(Some(error)),
+            }
+            std::thread::sleep(MAKE_AGAIN);
+        }
+        None
     }
 
     fn received(&mut self, message: &BorrowedMessage<'_>) -> Option<Received> {
@@ -540,7 +591,7 @@ impl Thread {
             _ => None,
         };
         if let Some(problem) = problem {
-            *self.shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+            self.shared.set_problem(Some(problem));
         }
         !is_fatal
     }

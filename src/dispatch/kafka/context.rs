@@ -37,6 +37,11 @@ pub struct Watch {
     seen: Arc<Mutex<Seen>>,
     /// How often the assigned partitions have changed.
     changes: Arc<AtomicU64>,
+    /// How often the client found itself at another cluster than before.
+    moves: Arc<AtomicU64>,
+    /// Which client it is whose words this one takes in, and the latest of those that came one after the other.
+    client: u64,
+    latest: Arc<AtomicU64>,
 }
 
 impl Watch {
@@ -65,13 +70,26 @@ impl Watch {
         self.seen().fenced
     }
 
-    /// Another client takes the place of one that failed: nothing is assigned to it yet.
-    pub(super) fn begin_anew(&self) {
+    /// Another client takes the place of the one before: nothing is assigned to it yet. What that one still says while
+    /// it ends counts no more.
+    pub(super) fn begin_anew(&self) -> Self {
         let mut seen = self.seen();
         seen.fenced = false;
         seen.fatal = None;
         seen.assigned.clear();
+        let client = self.latest.fetch_add(1, Ordering::AcqRel) + 1;
         self.changes.fetch_add(1, Ordering::Release);
+        drop(seen);
+        Self { client, ..self.clone() }
+    }
+
+    fn is_latest(&self) -> bool {
+        self.latest.load(Ordering::Acquire) == self.client
+    }
+
+    /// How often the client found itself at another cluster than before.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
     }
 
     pub(super) fn fatal(&self) -> Option<String> {
@@ -109,6 +127,9 @@ impl Watch {
 
     pub(super) fn assign(&self, partitions: &TopicPartitionList) {
         let mut seen = self.seen();
+        if !self.is_latest() {
+            return;
+        }
         for element in partitions.elements() {
             seen.assignments += 1;
             let number = seen.assignments;
@@ -119,6 +140,9 @@ impl Watch {
 
     fn revoke(&self, partitions: &TopicPartitionList) {
         let mut seen = self.seen();
+        if !self.is_latest() {
+            return;
+        }
         for element in partitions.elements() {
             seen.assigned.remove(&(Arc::from(element.topic()), element.partition()));
         }
@@ -131,6 +155,9 @@ impl Watch {
         let short = words.rsplit_once("(after ").map_or(words, |(before, _)| before.trim_end()).to_owned();
         let lower = short.to_ascii_lowercase();
         let mut seen = self.seen();
+        if !self.is_latest() {
+            return;
+        }
         let is_refused = code == Some(RDKafkaErrorCode::Authentication)
             || lower.contains("sasl authentication error")
             || lower.contains("authentication failed");
@@ -167,6 +194,9 @@ impl ClientContext for Watch {
         );
         if is_error && matches!(facility, "FAIL" | "ERROR" | "FATAL") {
             self.note(None, words);
+        }
+        if facility == "CLUSTERID" && words.contains("different ClusterId") {
+            self.moves.fetch_add(1, Ordering::AcqRel);
         }
     }
 

@@ -1,9 +1,10 @@
 //! Sends messages: each is written once and in order, and acknowledged by all replicas that are in sync.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
@@ -21,6 +22,9 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_mins(15);
 /// How long to wait for room in a full queue before looking again.
 const FULL_WAIT: Duration = Duration::from_millis(2);
 
+/// A client that has given up is replaced, but not more often than this.
+const RECOVER: Duration = Duration::from_secs(1);
+
 /// One message to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'r> {
@@ -34,9 +38,56 @@ pub struct Record<'r> {
 
 type Delivered = Result<(i32, i64), RDKafkaErrorCode>;
 
+type Client = ThreadedProducer<Context, NoCustomPartitioner>;
+
+/// How the messages fare, of all clients that came one after the other.
+struct Fares {
+    began: Instant,
+    failed: AtomicU64,
+    /// How many are on their way.
+    out: AtomicU64,
+    /// When the last of them arrived, or the first of them was sent: milliseconds since the beginning.
+    moved: AtomicU64,
+}
+
+impl Fares {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { began: Instant::now(), failed: zero(), out: zero(), moved: zero() }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn sent(&self) {
+        if self.out.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.moved.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn withdrawn(&self) {
+        self.out.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn arrived(&self, failed: bool) {
+        self.out.fetch_sub(1, Ordering::Relaxed);
+        if failed {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.moved.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn is_stuck(&self, since: Duration) -> bool {
+        let age = self.now().saturating_sub(self.moved.load(Ordering::Relaxed));
+        self.out.load(Ordering::Relaxed) > 0 && u128::from(age) > since.as_millis()
+    }
+}
+
 struct Context {
     watch: Watch,
-    failed: Arc<AtomicU64>,
+    fares: Arc<Fares>,
 }
 
 impl ClientContext for Context {
@@ -57,12 +108,15 @@ impl ProducerContext for Context {
             Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
         };
-        if delivered.is_err() {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-        }
+        self.fares.arrived(delivered.is_err());
         // Whoever sent it may not want to know.
         let _ = waiting.send(delivered);
     }
+}
+
+fn make(config: &ClientConfig, watch: &Watch, fares: &Arc<Fares>) -> Result<Client, ClientError> {
+    let context = Context { watch: watch.clone(), fares: fares.clone() };
+    ThreadedProducer::from_config_and_context(config, context)
 }
 
 /// A message on its way.
@@ -86,10 +140,12 @@ impl Sent {
 
 /// Sends messages to a cluster. It is meant to be kept: its first message costs half a second.
 pub struct Producer {
-    producer: ThreadedProducer<Context, NoCustomPartitioner>,
+    /// The client, and when it was made.
+    client: RwLock<(Arc<Client>, Instant)>,
+    config: ClientConfig,
     watch: Watch,
     brokers: String,
-    failed: Arc<AtomicU64>,
+    fares: Arc<Fares>,
     waited: AtomicU64,
 }
 
@@ -118,12 +174,35 @@ impl Producer {
         for (key, value) in more {
             config.set(*key, *value);
         }
-        let watch = Watch::default();
-        let failed = Arc::new(AtomicU64::new(0));
-        let context = Context { watch: watch.clone(), failed: failed.clone() };
-        let producer = ThreadedProducer::from_config_and_context(&config, context)
+        let (watch, fares) = (Watch::default(), Arc::new(Fares::new()));
+        let client = make(&config, &watch, &fares)
             .map_err(|error| KafkaError::from_client(&settings.brokers, &error, &watch))?;
-        Ok(Self { producer, watch, brokers: settings.brokers.clone(), failed, waited: AtomicU64::new(0) })
+        let (client, brokers) = (RwLock::new((Arc::new(client), Instant::now())), settings.brokers.clone());
+        Ok(Self { client, config, watch, brokers, fares, waited: AtomicU64::new(0) })
+    }
+
+    fn client(&self) -> Arc<Client> {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Lets another client take the place of the present one: the cluster is not what it was, or the client cannot go
+    /// on. What is on its way fails.
+    pub(crate) fn renew(&self) {
+        let mut client = self.client.write().unwrap_or_else(PoisonError::into_inner);
+        // The settings made a client before; were it not so, the present one has to do.
+        if let Ok(made) = make(&self.config, &self.watch, &self.fares) {
+            let before = std::mem::replace(&mut *client, (Arc::new(made), Instant::now()));
+            // Its end may take a while.
+            std::thread::spawn(move || drop(before));
+        }
+    }
+
+    /// Makes another client if the present one has given up for good, but not one after the other.
+    fn recover(&self) {
+        let made = self.client.read().unwrap_or_else(PoisonError::into_inner).1;
+        if made.elapsed() > RECOVER {
+            self.renew();
+        }
     }
 
     /// Puts a message in line. Waits while the line is full: nothing is dropped.
@@ -153,10 +232,19 @@ impl Producer {
             let all = headers.iter().fold(start, |all, &(key, value)| all.insert(Header { key, value: Some(value) }));
             base.headers = Some(all);
         }
-        match self.producer.send(base) {
+        self.fares.sent();
+        let sent = self.client().send(base);
+        if sent.is_err() {
+            self.fares.withdrawn();
+        }
+        match sent {
             Ok(()) => Ok(Some(Sent { topic: Arc::from(topic), bytes: payload.len(), delivered })),
             Err((error, _)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => Ok(None),
+                Some(RDKafkaErrorCode::Fatal) => {
+                    self.recover();
+                    Ok(None)
+                }
                 Some(code) => Err(KafkaError::from_delivery(topic, payload.len(), code)),
                 None => Err(KafkaError::Send { topic: topic.to_owned(), why: error.to_string() }),
             },
@@ -165,7 +253,7 @@ impl Producer {
 
     /// How many messages were given up.
     pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
+        self.fares.failed.load(Ordering::Relaxed)
     }
 
     /// How often a message had to wait for room.
@@ -175,7 +263,12 @@ impl Producer {
 
     /// How many messages are on their way.
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
+        usize::try_from(self.fares.out.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    /// True if messages are on their way and none has arrived for so long.
+    pub(super) fn is_stuck(&self, since: Duration) -> bool {
+        self.fares.is_stuck(since)
     }
 
     /// What stands in the way of sending, if it is known.
@@ -195,7 +288,7 @@ impl Producer {
     /// How many partitions a topic has; none if there is no such topic.
     pub fn partitions(&self, topic: &str, at_most: Duration) -> Result<Option<i32>, KafkaError> {
         let metadata = self
-            .producer
+            .client()
             .client()
             .fetch_metadata(Some(topic), at_most)
             .map_err(|error| KafkaError::from_client(&self.brokers, &error, &self.watch))?;

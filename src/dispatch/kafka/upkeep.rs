@@ -1,5 +1,5 @@
-//! What a scheduler does on the bus from time to time: topics that have vanished are made again, and its counters are
-//! said.
+//! What a scheduler does on the bus from time to time: it looks whether the cluster is still the same, and says its
+//! counters.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use crate::dispatch::hub::Hub;
 use crate::dispatch::kafka::bus::Shared;
+use crate::dispatch::kafka::lookout::{LOOK, Lookout};
 use crate::dispatch::kafka::topics::Topic;
 use crate::dispatch::kafka::wire::header;
 use crate::proto;
 use crate::task::DEFAULT_QUEUE;
 
-/// How often it is looked whether the topics are there. A broker that lost its disk comes back without them.
-const LOOK: Duration = Duration::from_secs(10);
 /// How often the counters are said.
 const SAY: Duration = Duration::from_secs(30);
 
 /// Goes on until the hub ends.
 pub(super) async fn keep_up(shared: Arc<Shared>, hub: Weak<Hub>) {
+    let mut lookout = Lookout::default();
     let begin = tokio::time::Instant::now();
     let mut looks = tokio::time::interval_at(begin + LOOK, LOOK);
     let mut says = tokio::time::interval_at(begin + SAY, SAY);
@@ -33,8 +33,9 @@ pub(super) async fn keep_up(shared: Arc<Shared>, hub: Weak<Hub>) {
                 topics.extend(shared.used());
                 topics.sort();
                 topics.dedup();
-                // While no broker answers there is nothing to do but to look again.
-                let _ = shared.admin.restore(&topics).await;
+                if lookout.look(&shared.admin, &topics).await {
+                    shared.renew();
+                }
             }
             _ = says.tick() => {
                 let Some(hub) = hub.upgrade() else { return };

@@ -1,15 +1,16 @@
 //! Starting, watching and ending a worker on Kafka.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::artifact::Store;
 use crate::dispatch::kafka::{
-    Admin, Consumer, From, KafkaError, KafkaSettings, Lag, Producer, Subscription, Topic, TopicDifference, Topics,
+    Admin, Consumer, From, KafkaError, KafkaSettings, LOOK, Lag, Lookout, Producer, Subscription, Topic, TopicDifference, Topics,
 };
 use crate::dispatch::{Perform, Terms};
 use crate::handler::LogLine;
@@ -108,8 +109,29 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Connects anew, as one does to a cluster that is another than before.
+    fn renew(&self) {
+        self.client.producer.renew();
+        for consumer in self.consumers.iter().chain([&self.control]) {
+            consumer.renew();
+        }
+    }
+
     pub(super) fn failed(&self, error: KafkaError) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+/// Looks whether the cluster is still the same, until the worker ends.
+async fn keep_up(admin: Admin, topics: Vec<String>, shared: Weak<Shared>) {
+    let mut lookout = Lookout::default();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let is_other = lookout.look(&admin, &topics).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if is_other {
+            shared.renew();
+        }
     }
 }
 
@@ -119,6 +141,7 @@ pub struct KafkaWorker {
     differences: Vec<TopicDifference>,
     drain: watch::Sender<Option<Duration>>,
     session: JoinHandle<()>,
+    upkeep: AbortOnDropHandle<()>,
 }
 
 impl KafkaWorker {
@@ -132,7 +155,8 @@ impl KafkaWorker {
     ) -> Result<Self, KafkaError> {
         let topics = Topics::new(settings);
         let needed = topics.all(options.queues.iter().map(String::as_str));
-        let differences = Admin::new(settings)?.ensure(&needed).await?;
+        let admin = Admin::new(settings)?;
+        let differences = admin.ensure(&needed).await?;
         let producer = Producer::new(settings, &options.name)?;
         let every = Subscription::All { group: None, topics: vec![topics.name(Topic::Control)], from: From::Latest };
         let (control, said) = Consumer::start(settings, &options.name, every, 1024).await?;
@@ -155,8 +179,9 @@ impl KafkaWorker {
             Arc::new(Shared { client, consumers, control, counts: Counts::default(), problem: Mutex::default() });
         let (drain, draining) = watch::channel(None);
         let inputs = Inputs { tasks, control: said, lines, draining };
+        let upkeep = AbortOnDropHandle::new(tokio::spawn(keep_up(admin, needed, Arc::downgrade(&shared))));
         let session = tokio::spawn(Session::new(options, shared.clone(), performer).run(inputs));
-        Ok(Self { shared, differences, drain, session })
+        Ok(Self { shared, differences, drain, session, upkeep })
     }
 
     /// How the topics that were there differ from what they should be.
@@ -240,6 +265,8 @@ impl KafkaWorker {
         }
         let mut clean = self.in_work() == 0 && self.unanswered() == 0;
         clean &= self.shared.client.producer.flush(left()).await == 0;
+        self.upkeep.abort();
+        let _ = self.upkeep.await;
         let Some(shared) = Arc::into_inner(self.shared) else { return false };
         let patience = left().max(Duration::from_secs(1));
         let closes = shared.consumers.into_iter().chain([shared.control]).map(|consumer| consumer.close(patience));
