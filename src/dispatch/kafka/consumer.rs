@@ -48,20 +48,23 @@ pub enum From {
 /// What is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subscription {
-    /// Shares the partitions of topics with the others of a group.
-    Group { group: String, member: String, topics: Vec<String> },
+    /// Shares the partitions of topics with the others of a group. A member with a name keeps its part over a restart.
+    Group { group: String, member: Option<String>, topics: Vec<String> },
     /// Reads all partitions, whoever else does. With a group, it goes on where it has committed.
     All { group: Option<String>, topics: Vec<String>, from: From },
 }
 
 impl Subscription {
-    /// What a client reads that takes the place of another: what was sent in between too.
-    fn again(&self) -> Self {
-        let mut again = self.clone();
-        if let Self::All { from: from @ From::Latest, .. } = &mut again {
-            *from = From::Ago(LOOK_BACK);
+    /// The same for a client that goes on with a cluster that is another than before.
+    fn elsewhere(&mut self) {
+        match self {
+            // What was sent in between is read too.
+            Self::All { from, .. } if *from == From::Latest => *from = From::Ago(LOOK_BACK),
+            Self::All { .. } => {}
+            // The client before may have joined when there were no topics yet, and whoever joins again under its name is
+            // given its part again: nothing.
+            Self::Group { member, .. } => *member = None,
         }
-        again
     }
 }
 
@@ -163,8 +166,10 @@ impl Consumer {
         let mut member = name.to_owned();
         match &subscription {
             Subscription::Group { group, member: instance, .. } => {
-                config.set("group.id", group).set("group.instance.id", instance).set("auto.offset.reset", "earliest");
-                member.clone_from(instance);
+                config.set("group.id", group).set("auto.offset.reset", "earliest");
+                if let Some(instance) = instance {
+                    member.clone_from(instance);
+                }
             }
             Subscription::All { group, .. } => {
                 // Without a group nothing is committed, but the client wants a name all the same.
@@ -194,6 +199,10 @@ impl Consumer {
             .name(format!("kafka {name}"))
             .spawn(move || {
                 let make = |watch: &Watch, subscription: &Subscription| {
+                    let mut config = config.clone();
+                    if let Subscription::Group { member: Some(member), .. } = subscription {
+                        config.set("group.instance.id", member);
+                    }
                     BaseConsumer::from_config_and_context(&config, watch.clone())
                         .map_err(|error| KafkaError::from_client(&brokers, &error, watch))
                         .and_then(|made| subscribe(&made, &brokers, subscription).map(|()| Arc::new(made)))
@@ -202,8 +211,7 @@ impl Consumer {
                     Ok(consumer) => {
                         thread.shared.set_client(&consumer);
                         let _ = began.send(Ok(()));
-                        let again = subscription.again();
-                        thread.run(consumer, |watch| make(watch, &again));
+                        thread.run(consumer, subscription, make);
                     }
                     Err(error) => drop(began.send(Err(error))),
                 }
@@ -442,13 +450,17 @@ impl Thread {
     fn run(
         mut self,
         mut consumer: Arc<BaseConsumer<Watch>>,
-        make: impl Fn(&Watch) -> Result<Arc<BaseConsumer<Watch>>, KafkaError>,
+        mut subscription: Subscription,
+        make: impl Fn(&Watch, &Subscription) -> Result<Arc<BaseConsumer<Watch>>, KafkaError>,
     ) {
         let mut fenced: Option<Instant> = None;
         while !self.is_over() {
             self.hand_over(&consumer);
             let wait = if self.held.is_empty() { POLL } else { POLL_WHILE_HELD };
             let mut renew = self.shared.renew.swap(false, Ordering::AcqRel);
+            if renew {
+                subscription.elsewhere();
+            }
             match consumer.poll(wait) {
                 None => {}
                 Some(Ok(message)) => {
@@ -465,7 +477,7 @@ impl Thread {
                 Some(Err(_)) => break,
             }
             if renew {
-                match self.another(consumer, &make) {
+                match self.another(consumer, |watch| make(watch, &subscription)) {
                     Some(made) => consumer = made,
                     None => return,
                 }

@@ -10,7 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::artifact::Store;
 use crate::dispatch::kafka::{
-    Admin, Consumer, From, KafkaError, KafkaSettings, LOOK, Lag, Lookout, Producer, Subscription, Topic, TopicDifference, Topics,
+    Admin, Consumer, From, KafkaError, KafkaSettings, LOOK, Lag, Lookout, Producer, Subscription, Topic,
+    TopicDifference, Topics,
 };
 use crate::dispatch::{Perform, Terms};
 use crate::handler::LogLine;
@@ -165,7 +166,7 @@ impl KafkaWorker {
         for queue in &options.queues {
             let subscription = Subscription::Group {
                 group: format!("tol-worker-{queue}"),
-                member: options.name.clone(),
+                member: Some(options.name.clone()),
                 topics: topics.of_queue(queue).to_vec(),
             };
             // A few tasks wait here, so that a slot that becomes free is filled at once.
