@@ -10,6 +10,12 @@ use tol::task::Phase;
 use crate::kafka::support::{self, Kind};
 use crate::kafka::{Begun, Player, Scheduler, all_done, settings, task, until, wait, worker};
 
+/// How long a broker is away: ten seconds, or as many as asked for.
+fn outage() -> Duration {
+    let asked = std::env::var("TOL_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(asked.unwrap_or(10))
+}
+
 #[test]
 fn a_broker_that_is_away_for_a_while_loses_nothing() {
     let Some(mut cluster) = support::start(Kind::One) else { return };
@@ -29,7 +35,7 @@ fn a_broker_that_is_away_for_a_while_loses_nothing() {
         for token in 21..=30 {
             scheduler.hub.dispatch(task("run", &format!("u{token}"), token, false));
         }
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        tokio::time::sleep(outage()).await;
         tokio::task::block_in_place(|| cluster.restart(0));
         all_done(&mut scheduler, 30, 60).await;
         until("all are answered", 60, || worker.unanswered() == 0).await;
