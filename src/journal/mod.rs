@@ -12,6 +12,7 @@ mod create;
 mod error;
 mod fault;
 mod folder;
+mod jobs;
 mod mark;
 mod memory;
 mod owner;

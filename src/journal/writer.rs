@@ -6,30 +6,19 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::journal::error::JournalError;
+use crate::journal::jobs;
 use crate::journal::store::Done;
 use crate::journal::transaction::Writer;
 use crate::journal::types::Batch;
 
-/// The most batches of one transaction, so that the first of them does not wait for ever.
-const GROUP_BATCHES: usize = 4096;
-/// The most bytes of events of one transaction, unless a single batch has more.
-const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// How long a process stands back after a commit when others write too, so that they get their turn.
 const STAND_BACK: Duration = Duration::from_micros(250);
 
 /// A change that is no batch. It is told why, if the journal has ended; its error ends the journal.
 pub(crate) type Change = Box<dyn FnOnce(Result<&mut Writer, JournalError>) -> Result<(), JournalError> + Send>;
 
-enum Job {
-    Write(Batch, Done),
-    Change(Change),
-}
-
-/// What goes into one transaction.
-enum Group {
-    Writes(Vec<(Batch, Done)>),
-    Change(Change),
-}
+type Job = jobs::Job<Change>;
+type Group = jobs::Group<Change>;
 
 #[derive(Default)]
 struct Queue {
@@ -151,33 +140,17 @@ impl Shared {
     /// Waits for work; `None` when the journal is closed and all is written.
     fn next_group(&self) -> Option<Group> {
         let mut queue = lock(&self.queue);
-        while queue.jobs.is_empty() {
+        loop {
+            if let Some(group) = Group::take(&mut queue.jobs) {
+                queue.idle = false;
+                return Some(group);
+            }
             if queue.closing {
                 return None;
             }
             queue.idle = true;
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        queue.idle = false;
-        let mut writes = Vec::new();
-        let mut bytes = 0;
-        while let Some(job) = queue.jobs.pop_front() {
-            match job {
-                Job::Write(batch, done) => {
-                    bytes += batch.bodies.iter().map(|body| body.len()).sum::<usize>();
-                    writes.push((batch, done));
-                    if writes.len() >= GROUP_BATCHES || bytes >= GROUP_BYTES {
-                        break;
-                    }
-                }
-                Job::Change(change) if writes.is_empty() => return Some(Group::Change(change)),
-                change @ Job::Change(_) => {
-                    queue.jobs.push_front(change);
-                    break;
-                }
-            }
-        }
-        Some(Group::Writes(writes))
     }
 
     /// Writes one group and tells everyone in it. An error is the journal's end.

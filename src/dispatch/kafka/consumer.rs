@@ -27,6 +27,8 @@ const POLL_WHILE_HELD: Duration = Duration::from_millis(5);
 /// A full channel may have room again in a moment. Pausing throws away what was fetched, so it is for longer waits.
 const FULL_PATIENCE: Duration = Duration::from_millis(100);
 const FULL_LOOK: Duration = Duration::from_micros(100);
+/// So many messages that are there already are handed over together at most: whoever takes them is woken once.
+const TOGETHER: usize = 64;
 /// A member that is fenced a second time within so long shares its name with another.
 const FENCED_TWICE: Duration = Duration::from_secs(30);
 /// How long answers of the cluster are waited for at the start.
@@ -190,6 +192,7 @@ impl Consumer {
             shared: shared.clone(),
             sender,
             held: VecDeque::new(),
+            held_at_pause: 0,
             paused: false,
             known: Known::default(),
         };
@@ -404,8 +407,10 @@ struct Thread {
     watch: Watch,
     shared: Arc<Shared>,
     sender: Sender<Received>,
-    /// What was read and did not find room yet: at most a message or two of each partition.
+    /// What was read and did not find room yet: few messages.
     held: VecDeque<Received>,
+    /// How many they were when the partitions were paused.
+    held_at_pause: usize,
     paused: bool,
     known: Known,
 }
@@ -454,9 +459,16 @@ impl Thread {
         make: impl Fn(&Watch, &Subscription) -> Result<Arc<BaseConsumer<Watch>>, KafkaError>,
     ) {
         let mut fenced: Option<Instant> = None;
+        let mut gathers = false;
         while !self.is_over() {
-            self.hand_over(&consumer);
-            let wait = if self.held.is_empty() { POLL } else { POLL_WHILE_HELD };
+            gathers &= self.held.len() < self.sender.capacity().min(TOGETHER);
+            let wait = if gathers {
+                Duration::ZERO
+            } else {
+                self.hand_over(&consumer);
+                if self.held.is_empty() { POLL } else { POLL_WHILE_HELD }
+            };
+            gathers = false;
             let mut renew = self.shared.renew.swap(false, Ordering::AcqRel);
             if renew {
                 subscription.elsewhere();
@@ -466,6 +478,7 @@ impl Thread {
                 Some(Ok(message)) => {
                     let received = self.received(&message);
                     self.held.extend(received);
+                    gathers = !self.held.is_empty();
                 }
                 Some(Err(error)) if self.goes_on_after(&error) => {}
                 // A broker that answers a join with its last breath fences the member that did not hear it. So it joins
@@ -556,9 +569,10 @@ impl Thread {
             }
         }
         if !self.held.is_empty() {
-            // A rebalance may have brought partitions that are not paused yet: that shows in a second message.
-            if !self.paused || self.held.len() > 1 {
+            // A rebalance may have brought partitions that are not paused yet: that shows in further messages.
+            if !self.paused || self.held.len() > self.held_at_pause {
                 self.switch(consumer, true);
+                self.held_at_pause = self.held.len();
             }
         } else if self.paused && self.sender.capacity() * 2 >= self.sender.max_capacity() {
             self.switch(consumer, false);

@@ -12,10 +12,9 @@ use crate::database::DatabaseError;
 use crate::id::RunId;
 use crate::journal::error::JournalError;
 use crate::journal::fault::FaultHook;
+use crate::journal::jobs;
 use crate::journal::postgres::grants::Grants;
 use crate::journal::postgres::writer::Writer;
-use crate::journal::store::Done;
-use crate::journal::types::Batch;
 
 /// The database as messages name it.
 #[derive(Clone, Debug)]
@@ -71,10 +70,7 @@ impl Place {
 pub(crate) type Change =
     Box<dyn for<'w> FnOnce(Result<&'w mut Writer, JournalError>) -> BoxFuture<'w, Result<(), JournalError>> + Send>;
 
-pub(crate) enum Job {
-    Write(Batch, Done),
-    Change(Change),
-}
+type Job = jobs::Job<Change>;
 
 #[derive(Default)]
 pub(crate) struct Queue {

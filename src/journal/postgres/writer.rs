@@ -9,16 +9,13 @@ use futures::future::BoxFuture;
 use crate::database::{DatabaseError, Link, Session, is_away, is_passing};
 use crate::id::RunId;
 use crate::journal::error::JournalError;
+use crate::journal::jobs::Group;
 use crate::journal::postgres::group::After;
-use crate::journal::postgres::shared::{Change, Job, Shared, fail};
+use crate::journal::postgres::shared::{Change, Shared, fail};
 use crate::journal::store::Done;
 use crate::journal::transaction::Head;
 use crate::journal::types::Batch;
 
-/// The most batches of one transaction, so that the first of them does not wait for ever.
-const GROUP_BATCHES: usize = 4096;
-/// The most bytes of events of one transaction, unless a single batch has more.
-const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// How long a closing journal waits for a database that is away when nothing is left to write.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -75,11 +72,6 @@ impl From<JournalError> for Trouble {
     fn from(error: JournalError) -> Self {
         Self::End(error)
     }
-}
-
-enum Group {
-    Writes(Vec<(Batch, Done)>),
-    Change(Change),
 }
 
 impl Writer {
@@ -168,30 +160,12 @@ impl Writer {
     }
 
     /// Waits for work; `None` when the journal is closed and all is written.
-    async fn next_group(&self) -> Option<Group> {
+    async fn next_group(&self) -> Option<Group<Change>> {
         loop {
             {
                 let mut queue = self.shared.queue();
-                let mut writes = Vec::new();
-                let mut bytes = 0;
-                while let Some(job) = queue.jobs.pop_front() {
-                    match job {
-                        Job::Write(batch, done) => {
-                            bytes += batch.bodies.iter().map(|body| body.len()).sum::<usize>();
-                            writes.push((batch, done));
-                            if writes.len() >= GROUP_BATCHES || bytes >= GROUP_BYTES {
-                                break;
-                            }
-                        }
-                        Job::Change(change) if writes.is_empty() => return Some(Group::Change(change)),
-                        change @ Job::Change(_) => {
-                            queue.jobs.push_front(change);
-                            break;
-                        }
-                    }
-                }
-                if !writes.is_empty() {
-                    return Some(Group::Writes(writes));
+                if let Some(group) = Group::take(&mut queue.jobs) {
+                    return Some(group);
                 }
                 if queue.closing {
                     return None;
