@@ -95,6 +95,8 @@ pub struct Cluster {
     database: String,
     pub schedulers: Vec<Scheduler>,
     pub workers: Vec<Process>,
+    /// Variables for whatever is started from now on.
+    pub env: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -102,8 +104,8 @@ impl Cluster {
     pub fn new(database: &str, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let states = tempfile::tempdir().expect("a folder");
-        let cluster =
-            Self { folder, states, database: database.to_owned(), schedulers: Vec::new(), workers: Vec::new() };
+        let (database, schedulers, workers, env) = (database.to_owned(), Vec::new(), Vec::new(), Vec::new());
+        let cluster = Self { folder, states, database, schedulers, workers, env };
         for (name, text) in [("duo-agent.config.yaml", "apiVersion: tol/v1\n")].iter().chain(files) {
             std::fs::write(cluster.path().join(name), text).expect("a file");
         }
@@ -112,6 +114,10 @@ impl Cluster {
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    fn env(&self) -> Vec<(&str, &str)> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
     /// Starts a scheduler, over a database of its own address if one is given. Waits until it is ready.
@@ -129,8 +135,9 @@ impl Cluster {
         arguments.extend(["--state-dir", state]);
         arguments.extend(more);
         let database = database.unwrap_or(&self.database);
-        let env: &[(&str, &str)] = if database.is_empty() { &[] } else { &[("DATABASE_URL", database)] };
-        let process = Process::start(&arguments, self.path(), self.states.path().join(format!("{name}.log")), env);
+        let mut env = self.env();
+        env.extend((!database.is_empty()).then_some(("DATABASE_URL", database)));
+        let process = Process::start(&arguments, self.path(), self.states.path().join(format!("{name}.log")), &env);
         let scheduler = Scheduler { process, address: address.to_owned(), away: false };
         let until = Instant::now() + Duration::from_secs(30);
         while !scheduler.process.said().contains("listening on ")
@@ -158,7 +165,8 @@ impl Cluster {
         }
         arguments.extend(["--state-dir", state.to_str().expect("a plain path")]);
         arguments.extend(more);
-        let process = Process::start(&arguments, self.path(), self.states.path().join(format!("{name}.log")), &[]);
+        let process =
+            Process::start(&arguments, self.path(), self.states.path().join(format!("{name}.log")), &self.env());
         self.workers.push(process);
     }
 

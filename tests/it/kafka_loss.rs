@@ -75,7 +75,7 @@ fn loses_its_disk(as_another: bool) {
             scheduler.hub.dispatch(task("run", &format!("u{token}"), token, false));
         }
         tokio::task::block_in_place(|| cluster.restart(0));
-        all_done(&mut scheduler, 24, 120).await;
+        all_done(&mut scheduler, 24, 240).await;
         until("all are answered", 60, || worker.unanswered() == 0).await;
         let there =
             Admin::new(&settings).expect("settings").differences(&Topics::new(&settings).all(["default"])).await;

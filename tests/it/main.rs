@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod cli_extras;
+mod clocks;
 mod cluster;
 mod crash;
 mod damage;

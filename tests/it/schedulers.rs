@@ -155,7 +155,7 @@ fn until_begun(cluster: &Cluster, steps: usize) {
     }
 }
 
-fn until_said(cluster: &Cluster, scheduler: usize, words: &str) {
+pub(crate) fn until_said(cluster: &Cluster, scheduler: usize, words: &str) {
     let began = Instant::now();
     while !cluster.schedulers[scheduler].process.said().contains(words) {
         assert!(began.elapsed() < Duration::from_secs(20), "it does not say `{words}`: {}", cluster.said());
