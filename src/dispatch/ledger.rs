@@ -10,13 +10,11 @@ use std::time::Duration;
 
 use crate::dispatch::bus_message::BusMessage;
 use crate::dispatch::lease::{LeaseKey, Terms};
+use crate::dispatch::member::{Lane, Member, lane_of};
 use crate::dispatch::remembered::{Remembered, size_of};
 use crate::dispatch::{Counters, Lost, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
-
-/// The queue or capability of a worker that takes whatever there is.
-pub const ANYTHING: &str = "*";
 
 /// Names one connection of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,20 +78,9 @@ struct Entry {
     task: Arc<Task>,
     standing: Standing,
     stop: Option<Stop>,
+    /// How often it was sent over the bus.
+    copies: u32,
 }
-
-struct Session {
-    worker: Arc<str>,
-    queues: BTreeSet<String>,
-    capabilities: BTreeSet<String>,
-    concurrency: u32,
-    draining: bool,
-    local: bool,
-    has: BTreeSet<LeaseKey>,
-}
-
-/// Where tasks of one kind wait: the same queue, the same capabilities.
-type Lane = (Arc<str>, Vec<Box<str>>);
 
 /// The hand-outs of one scheduler.
 pub struct Ledger {
@@ -101,7 +88,7 @@ pub struct Ledger {
     has_bus: bool,
     entries: BTreeMap<LeaseKey, Entry>,
     waiting: BTreeMap<Lane, VecDeque<LeaseKey>>,
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: BTreeMap<SessionId, Member>,
     next_session: u64,
     /// The runs that this scheduler drives.
     driven: BTreeSet<RunId>,
@@ -267,10 +254,13 @@ impl Ledger {
         if verdict == Verdict::Stale {
             self.counters.stale += 1;
         }
-        if let Some(Standing::Reported { worker }) = self.entries.get(key).map(|entry| &entry.standing) {
-            let worker = worker.clone();
+        if let Some(entry @ Entry { standing: Standing::Reported { worker }, .. }) = self.entries.get(key) {
+            let (worker, copies) = (worker.clone(), entry.copies);
             self.remove(key);
             self.tell(&worker, Message::Answer { key: key.clone(), verdict });
+            if copies > 1 {
+                self.void(key);
+            }
         }
         self.assign(now);
         self.sent()
@@ -284,8 +274,7 @@ impl Ledger {
         // An older connection of the same worker is dead, even if nobody has noticed yet.
         self.sessions.retain(|_, session| session.worker != worker);
         let has = BTreeSet::new();
-        let session =
-            Session { worker: worker.clone(), queues, capabilities, concurrency, draining: false, local, has };
+        let session = Member { worker: worker.clone(), queues, capabilities, concurrency, draining: false, local, has };
         self.sessions.insert(id, session);
         self.renew(&worker, &leases, now);
         let has: BTreeSet<&LeaseKey> = leases.iter().collect();
@@ -368,6 +357,7 @@ impl Ledger {
                 }
                 Standing::Sent { again } => {
                     *again = now + self.terms.on_bus(&entry.task);
+                    entry.copies += 1;
                     self.counters.resent += 1;
                     self.out.push(Sending::Bus(BusMessage::to_all(Message::Task(entry.task.clone()))));
                     continue;
@@ -385,8 +375,17 @@ impl Ledger {
     fn lost(&mut self, key: LeaseKey, why: String) {
         self.counters.lost += 1;
         self.remove(&key);
+        self.void(&key);
         let result = Err(Lost { why });
         self.out.push(Sending::Report(Report { run: key.run, unit: key.unit, token: key.token, result }));
+    }
+
+    /// Copies of a hand-out may still wait on the bus. Whoever has one, or comes to read one, is to leave it.
+    fn void(&mut self, key: &LeaseKey) {
+        if self.has_bus {
+            let message = Message::Stop { key: key.clone(), how: Stop::Now };
+            self.out.push(Sending::Bus(BusMessage::to_all(message)));
+        }
     }
 
     fn insert(&mut self, task: Task, standing: Standing) {
@@ -394,7 +393,7 @@ impl Ledger {
         if matches!(standing, Standing::Queued) {
             self.waiting.entry(lane_of(&task)).or_default().push_back(key.clone());
         }
-        self.entries.insert(key, Entry { task: Arc::new(task), standing, stop: None });
+        self.entries.insert(key, Entry { task: Arc::new(task), standing, stop: None, copies: 0 });
     }
 
     fn remove(&mut self, key: &LeaseKey) {
@@ -544,6 +543,7 @@ impl Ledger {
                     }
                     None => {
                         entry.standing = Standing::Sent { again: now + self.terms.on_bus(&entry.task) };
+                        entry.copies += 1;
                         self.out.push(Sending::Bus(BusMessage::to_all(message)));
                     }
                 }
@@ -576,21 +576,6 @@ impl Entry {
 
     fn is_leased_to_other(&self, worker: &Arc<str>) -> bool {
         matches!(&self.standing, Standing::Leased { worker: holder, .. } if holder != worker)
-    }
-}
-
-fn lane_of(task: &Task) -> Lane {
-    (task.place.queue.clone(), task.place.capabilities.clone())
-}
-
-impl Session {
-    fn serves(&self, (queue, capabilities): &Lane) -> bool {
-        let has = |words: &BTreeSet<String>, word: &str| words.contains(word) || words.contains(ANYTHING);
-        has(&self.queues, queue) && capabilities.iter().all(|one| has(&self.capabilities, one))
-    }
-
-    fn is_free(&self) -> bool {
-        !self.draining && self.has.len() < self.concurrency as usize
     }
 }
 

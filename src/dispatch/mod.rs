@@ -13,6 +13,7 @@ pub mod kafka;
 mod lease;
 mod ledger;
 mod log;
+mod member;
 mod remembered;
 mod stop;
 mod wire;
@@ -22,8 +23,9 @@ pub use counters::Counters;
 pub use hub::{Hub, LocalSession, ToSession};
 pub use in_process::{InProcess, Perform};
 pub use lease::{LeaseKey, Terms};
-pub use ledger::{ANYTHING, Joining, Ledger, Message, Sending, SessionId};
+pub use ledger::{Joining, Ledger, Message, Sending, SessionId};
 pub use log::{LogSink, LogStream, WorkerLine};
+pub use member::ANYTHING;
 pub use stop::{Stop, StopHandle, StopSignal, stop_channel};
 
 use crate::id::{LeaseToken, RunId, UnitPath};

@@ -10,11 +10,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::dispatch::hub::Hub;
 use crate::dispatch::kafka::admin::{Admin, TopicDifference};
-use crate::dispatch::kafka::consumer::{Consumer, From, Received, Subscription};
+use crate::dispatch::kafka::consumer::{Consumer, Received};
 use crate::dispatch::kafka::error::KafkaError;
 use crate::dispatch::kafka::offsets::{Offsets, Place};
 use crate::dispatch::kafka::producer::{Producer, Record};
 use crate::dispatch::kafka::settings::KafkaSettings;
+use crate::dispatch::kafka::subscription::{From, Subscription};
 use crate::dispatch::kafka::topics::{Topic, Topics};
 use crate::dispatch::kafka::upkeep::keep_up;
 use crate::dispatch::kafka::wire::{HEADERS, decode, encode, error_report, header, now};
