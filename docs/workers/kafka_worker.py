@@ -67,24 +67,26 @@ class Worker:
         self.producer = Producer(
             common | {"enable.idempotence": True, "acks": "all", "compression.type": "zstd", "linger.ms": 1}
         )
-        self.tasks = Consumer(
-            common
-            | {
-                # All workers of a queue are one group; with a name of its own a worker keeps its partitions when it
-                # is started again within 10 s.
-                "group.id": f"tol-worker-{options.queue}",
-                "group.instance.id": options.name,
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": 10_000,
-                "auto.offset.reset": "earliest",
-                # The scheduler makes the topics of a queue when it first needs them.
-                "topic.metadata.refresh.interval.ms": 5_000,
-                # Offsets are stored by hand: when the scheduler knows that the task is here.
-                "enable.auto.offset.store": False,
-                "auto.commit.interval.ms": 500,
-            }
-        )
+        # One for each topic, in a group of its own: so each topic is spread evenly over the workers.
+        topics = [self.prefix + topic for topic in topics_of(options.queue)]
+        self.tasks = {topic: Consumer(common | self.member_of(topic)) for topic in topics}
         self.control = Consumer(common | {"group.id": f"tol-control-{options.name}", "enable.auto.commit": False})
+
+    def member_of(self, topic):
+        """The settings of a consumer of tasks."""
+        return {
+            # With a name of its own a worker keeps its partitions when it is started again within 10 s.
+            "group.id": f"tol-worker-{topic}",
+            "group.instance.id": self.options.name,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 10_000,
+            "auto.offset.reset": "earliest",
+            # The scheduler makes the topics of a queue when it first needs them.
+            "topic.metadata.refresh.interval.ms": 5_000,
+            # Offsets are stored by hand: when the scheduler knows that the task is here.
+            "enable.auto.offset.store": False,
+            "auto.commit.interval.ms": 500,
+        }
 
     # --- what is said
 
@@ -204,7 +206,7 @@ class Worker:
                 self.remember(self.seen, key)
         if expired or known or not able:
             # Nobody has a lease for it: the scheduler sends it again if it is still wanted.
-            self.tasks.store_offsets(record)
+            self.tasks[record.topic()].store_offsets(record)
             return
         if not self.lease(record, task.once):
             with self.lock:
@@ -218,11 +220,11 @@ class Worker:
             self.again(record)
             return False
         if not once:
-            self.tasks.store_offsets(record)
+            self.tasks[record.topic()].store_offsets(record)
             return True
         try:
             # It must not begin twice, so nobody may ever read it again: the commit is waited for.
-            committed = self.tasks.commit(message=record, asynchronous=False)
+            committed = self.tasks[record.topic()].commit(message=record, asynchronous=False)
             return all(partition.error is None for partition in committed)
         except KafkaException as error:
             log.warning("left, because its offset cannot be committed: %s", error)
@@ -243,7 +245,7 @@ class Worker:
         report = {"code": "UNDECODABLE", "message": reason, "source": source}
         self.send("event-system.error", self.options.name, self.envelope(v1.MESSAGE_TYPE_ERROR, error=report))
         if self.producer.flush(10) == 0:
-            self.tasks.store_offsets(record)
+            self.tasks[record.topic()].store_offsets(record)
         else:
             self.again(record)
 
@@ -251,7 +253,7 @@ class Worker:
         """Goes back to a record, and leaves what came behind it: no offset may be stored before its own."""
         place = TopicPartition(record.topic(), record.partition(), record.offset())
         self.lost(None, [place])
-        self.tasks.seek(place)
+        self.tasks[place.topic].seek(place)
 
     def lost(self, _, partitions):
         """What waits here of partitions that are another worker's now is that one's to do."""
@@ -259,9 +261,8 @@ class Worker:
         self.backlog = [record for record in self.backlog if (record.topic(), record.partition()) not in gone]
 
     def run(self):
-        self.tasks.subscribe(
-            [self.prefix + topic for topic in topics_of(self.options.queue)], on_revoke=self.lost, on_lost=self.lost
-        )
+        for topic, tasks in self.tasks.items():
+            tasks.subscribe([topic], on_revoke=self.lost, on_lost=self.lost)
         for loop in (self.beat, self.listen):
             threading.Thread(target=loop, daemon=True).start()
         ends_at, is_paused = None, False
@@ -277,23 +278,25 @@ class Worker:
                 self.take(self.backlog.pop(0))
                 is_full = len(self.jobs) >= self.options.concurrency
             # Polling goes on while nothing is taken, or the group would take the partitions away.
-            if is_full or is_paused:
-                (self.tasks.pause if is_full else self.tasks.resume)(self.tasks.assignment())
-                is_paused = is_full
-            record = self.tasks.poll(0.1)
-            if record is None:
-                continue
-            if record.error():
-                if record.error().code() != KafkaError._PARTITION_EOF:
-                    log.warning("%s", record.error())
-                continue
-            self.backlog.append(record)
+            for tasks in self.tasks.values():
+                if is_full or is_paused:
+                    (tasks.pause if is_full else tasks.resume)(tasks.assignment())
+                record = tasks.poll(0.03)
+                if record is None:
+                    continue
+                if record.error():
+                    if record.error().code() != KafkaError._PARTITION_EOF:
+                        log.warning("%s", record.error())
+                    continue
+                self.backlog.append(record)
+            is_paused = is_full
         # What is still in work is for the scheduler to see as lost: nothing is said of it.
         self.over.set()
         for job in list(self.jobs.values()):
             job.stop(now=True)
         self.producer.flush(3)
-        self.tasks.close()
+        for tasks in self.tasks.values():
+            tasks.close()
 
 
 def main():

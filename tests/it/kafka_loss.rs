@@ -6,9 +6,10 @@ use tol::dispatch::kafka::{Admin, Topics};
 use tol::dispatch::{Dispatch, Terms};
 use tol::id::RunId;
 use tol::task::Phase;
+use tol::worker::kafka::KafkaWorker;
 
 use crate::kafka::support::{self, Kind};
-use crate::kafka::{Begun, Player, Scheduler, all_done, settings, task, until, wait, worker};
+use crate::kafka::{Begun, Player, Scheduler, all_done, broker, settings, task, until, wait, worker};
 
 /// How long a broker is away: ten seconds, or as many as asked for.
 fn outage() -> Duration {
@@ -113,4 +114,36 @@ fn three_brokers_go_on_when_one_is_killed() {
     let arguments = ["--bootstrap-server", &address, "--describe", "--topic", &tasks];
     let described = cluster.tool_text("org.apache.kafka.tools.TopicCommand", &arguments);
     assert!(described.contains("ReplicationFactor: 3") && described.contains("min.insync.replicas=2"), "{described}");
+}
+
+#[test]
+fn a_copy_that_is_read_after_its_success_is_left() {
+    let Some(cluster) = broker() else { return };
+    let settings = settings(cluster);
+    let begun = Begun::default();
+    wait(async {
+        let terms = Terms { resend: Duration::from_secs(3), ..Terms::default() };
+        let mut scheduler = Scheduler::start(&settings, "one", terms).await;
+        scheduler.hub.begin(&RunId::new("run"));
+        let players = [("slow", 6000), ("quick", 10), ("swift", 10)]
+            .map(|(name, millis)| Player::new(name, Duration::from_millis(millis), &begun));
+        let slow = worker(&settings, &players[0], 1).await;
+        let others = [worker(&settings, &players[1], 1).await, worker(&settings, &players[2], 1).await];
+        let topic = Topics::new(&settings).tasks("default", Phase::Execute);
+        let share = |worker: &KafkaWorker| worker.assigned().iter().filter(|(name, _)| *name == topic).count();
+        until("others have a part too", 60, || share(&slow) > 0 && others.iter().map(share).sum::<usize>() > 0).await;
+        // What waits behind the slow worker's first one is sent again, to another one.
+        for token in 1..=9 {
+            scheduler.hub.dispatch(task("run", &format!("u{token}"), token, false));
+        }
+        assert_eq!(scheduler.successes(9, 30).await.len(), 9);
+        assert!(scheduler.hub.counters().resent > 0, "nothing was sent again");
+        until("the slow worker has left its copies", 20, || slow.counters().left > 0 && slow.in_work() == 0).await;
+        for worker in others.into_iter().chain([slow]) {
+            assert!(worker.drain(Duration::from_secs(30)).await);
+        }
+    });
+    let begun = begun.lock().expect("whole");
+    let units: std::collections::BTreeSet<&String> = begun.iter().map(|(_, unit, _)| unit).collect();
+    assert_eq!((begun.len(), units.len()), (9, 9), "{begun:?}");
 }

@@ -102,7 +102,7 @@ impl Counts {
 /// What the session and its owner share.
 pub(super) struct Shared {
     pub(super) client: Client,
-    /// One for each queue.
+    /// One for each topic of tasks.
     pub(super) consumers: Vec<Consumer>,
     pub(super) control: Consumer,
     pub(super) counts: Counts,
@@ -163,11 +163,13 @@ impl KafkaWorker {
         let (control, said) = Consumer::start(settings, &options.name, every, 1024).await?;
         let mut consumers = Vec::new();
         let mut tasks = Vec::new();
-        for queue in &options.queues {
+        // A group for each topic: one of them all would give each member as many partitions as the others, and might give
+        // all of the topic that has the work to one member.
+        for topic in options.queues.iter().flat_map(|queue| topics.of_queue(queue)) {
             let subscription = Subscription::Group {
-                group: format!("tol-worker-{queue}"),
+                group: format!("tol-worker-{topic}"),
                 member: Some(options.name.clone()),
-                topics: topics.of_queue(queue).to_vec(),
+                topics: vec![topic],
             };
             // A few tasks wait here, so that a slot that becomes free is filled at once.
             let backlog = options.concurrency.clamp(1, 64);
