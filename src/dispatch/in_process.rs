@@ -3,6 +3,7 @@
 use std::array;
 use std::future::Future;
 use std::hash::BuildHasher;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,12 +36,18 @@ pub struct InProcess {
 /// Into how many parts the hand-outs in work are divided, so that those who end seldom wait for who hands out.
 const PARTS: usize = 16;
 
+/// How many hand-outs may wait for one starter. More of them get a second one, so that no other thread stands idle
+/// while the one that hands out goes on.
+const STARTS: usize = 32;
+
 /// The hand-outs in work, and where their reports go. The channel needs no bound of its own: it holds at most one
 /// report for each task that was handed over.
 struct Shared {
     parts: [Part; PARTS],
     hashes: DefaultHashBuilder,
     reports: UnboundedSender<Report>,
+    /// What a starter is on its way for.
+    waiting: Mutex<Vec<Begun>>,
 }
 
 /// Stands alone in its cache lines: the lock of one part is not slowed down by that of the next.
@@ -72,6 +79,10 @@ impl Part {
 }
 
 impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Begun>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn hash(&self, run: &RunId, unit: &UnitPath, token: LeaseToken) -> u64 {
         self.hashes.hash_one((run, unit, token))
     }
@@ -98,8 +109,21 @@ impl InProcess {
     /// Tasks run on the runtime of `handle`, and reports go to `reports`.
     pub fn new(handle: Handle, performer: Arc<dyn Perform>, reports: UnboundedSender<Report>) -> Self {
         let parts = array::from_fn(|_| Part::default());
-        let shared = Shared { parts, hashes: DefaultHashBuilder::default(), reports };
+        let (hashes, waiting) = (DefaultHashBuilder::default(), Mutex::default());
+        let shared = Shared { parts, hashes, reports, waiting };
         Self { handle, performer, shared: Arc::new(shared) }
+    }
+
+    /// Leaves a hand-out to a starter. To wake a thread of the runtime costs more than all else that is done here, so
+    /// whatever comes until that thread is awake is started with it.
+    fn start(&self, begun: Begun) {
+        let mut waiting = self.shared.waiting();
+        waiting.push(begun);
+        let calls = waiting.len() % STARTS == 1;
+        drop(waiting);
+        if calls {
+            self.handle.spawn(Starter(Some(self.shared.clone())).start());
+        }
     }
 
     /// How many tasks are in work.
@@ -122,10 +146,7 @@ impl Dispatch for InProcess {
         let (handle, signal) = stop_channel();
         let mut reply = self.shared.begin(&task, handle);
         match catch_unwind(AssertUnwindSafe(|| self.performer.perform(task, signal))) {
-            Ok(work) => drop(self.handle.spawn(async move {
-                let ended = AssertUnwindSafe(work).catch_unwind().await;
-                reply.outcome_is(ended.unwrap_or_else(|panic| panicked(&*panic)));
-            })),
+            Ok(work) => self.start(Begun { work, reply }),
             Err(panic) => reply.outcome_is(panicked(&*panic)),
         }
     }
@@ -136,6 +157,45 @@ impl Dispatch for InProcess {
         if let Some(one) = self.shared.part(hash).table.find(hash, is_it) {
             one.stop.stop(how);
         }
+    }
+}
+
+/// A hand-out whose work may go on whenever it is asked to.
+struct Begun {
+    work: Pin<Box<dyn Future<Output = Outcome> + Send>>,
+    /// Behind the work: what is dropped half done has let go of everything before that is reported.
+    reply: Reply,
+}
+
+impl Begun {
+    async fn run(mut self) {
+        let ended = AssertUnwindSafe(self.work.as_mut()).catch_unwind().await;
+        self.reply.outcome_is(ended.unwrap_or_else(|panic| panicked(&*panic)));
+    }
+}
+
+/// Gives each hand-out that waits a task of its own. If the runtime ends before that they end with the starter.
+struct Starter(Option<Arc<Shared>>);
+
+impl Starter {
+    async fn start(mut self) {
+        let mut waiting = self.take();
+        let Some(last) = waiting.pop() else { return };
+        for begun in waiting {
+            tokio::spawn(begun.run());
+        }
+        // The last one gets the starter's own.
+        last.run().await;
+    }
+
+    fn take(&mut self) -> Vec<Begun> {
+        self.0.take().map_or_else(Vec::new, |shared| mem::take(&mut *shared.waiting()))
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        drop(self.take());
     }
 }
 
@@ -162,7 +222,7 @@ impl Drop for Reply {
             Err(_) => return,
         };
         let HandOut { run, unit, token, .. } = ended;
-        let outcome = std::mem::replace(&mut self.outcome, Outcome::Stopped);
+        let outcome = mem::replace(&mut self.outcome, Outcome::Stopped);
         // Nobody listens any more when the run's loop is gone; then nobody misses the report.
         let _ = self.shared.reports.send(Report { run, unit, token, result: Ok(outcome) });
     }
@@ -304,7 +364,21 @@ mod tests {
         let (sender, mut reports) = unbounded_channel();
         let dispatch = InProcess::new(runtime.handle().clone(), Arc::new(Player), sender);
         dispatch.dispatch(task("waits", 1));
+        runtime.block_on(tokio::task::yield_now());
+        // These are not even begun.
+        for token in 2..=100 {
+            dispatch.dispatch(task("waits", token));
+        }
+        assert!(reports.try_recv().is_err());
         drop(runtime);
-        assert_eq!(reports.try_recv().unwrap().result, Ok(Outcome::Stopped));
+        // Nor is this one ever.
+        dispatch.dispatch(task("waits", 101));
+        let mut ended: Vec<u64> = Vec::new();
+        while let Ok(report) = reports.try_recv() {
+            assert_eq!(report.result, Ok(Outcome::Stopped));
+            ended.push(report.token.0);
+        }
+        ended.sort_unstable();
+        assert_eq!((ended, dispatch.running_count()), ((1..=101).collect(), 0));
     }
 }
