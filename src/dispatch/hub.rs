@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -259,7 +260,7 @@ impl LocalSession {
         let beat = hub.upgrade().map_or(Duration::from_secs(5), |hub| hub.terms().heartbeat);
         let does = work.clone();
         tokio::spawn(async move {
-            let mut has: BTreeSet<LeaseKey> = BTreeSet::new();
+            let mut has: HashSet<LeaseKey> = HashSet::new();
             let mut beats = tokio::time::interval(beat);
             loop {
                 tokio::select! {
