@@ -74,10 +74,10 @@ impl Dispatch for Timed {
     fn answered(&self, run: &RunId, unit: &UnitPath, token: LeaseToken, verdict: Verdict) {
         assert_eq!(verdict, Verdict::Recorded);
         let now = Instant::now();
-        if let Ok(mut times) = self.times.lock() {
-            if let Some((_, before)) = times.before.replace((run.clone(), now)).filter(|(before, _)| before == run) {
-                times.steps.push(now - before);
-            }
+        if let Ok(mut times) = self.times.lock()
+            && let Some((_, before)) = times.before.replace((run.clone(), now)).filter(|(before, _)| before == run)
+        {
+            times.steps.push(now - before);
         }
         self.hub.answered(run, unit, token, verdict);
     }
