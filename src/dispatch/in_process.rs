@@ -179,13 +179,13 @@ struct Starter(Option<Arc<Shared>>);
 
 impl Starter {
     async fn start(mut self) {
-        let mut waiting = self.take();
-        let Some(last) = waiting.pop() else { return };
+        let mut waiting = self.take().into_iter();
+        let Some(first) = waiting.next() else { return };
         for begun in waiting {
             tokio::spawn(begun.run());
         }
-        // The last one gets the starter's own.
-        last.run().await;
+        // The oldest gets the starter's own task, which runs already.
+        first.run().await;
     }
 
     fn take(&mut self) -> Vec<Begun> {
@@ -318,6 +318,17 @@ mod tests {
         }
         assert_eq!(dispatch.running_count(), 0);
         assert!(reports.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn on_one_thread_they_are_begun_as_they_came() {
+        let (dispatch, mut reports) = start();
+        for token in 1..=100 {
+            dispatch.dispatch(task("succeeds", token));
+        }
+        for token in 1..=100 {
+            assert_eq!(next(&mut reports).await.1, token);
+        }
     }
 
     #[tokio::test]
