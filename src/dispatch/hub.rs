@@ -16,6 +16,9 @@ use crate::dispatch::{BusMessage, Counters, Dispatch, InProcess, Perform, Report
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
 
+/// How many outcomes of a worker in this process are taken in under one lock.
+const REPORTS_AT_ONCE: usize = 64;
+
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -185,7 +188,15 @@ impl Hub {
 
     /// A worker says how a hand-out ended. The answer comes over its session, or the bus.
     pub fn report(&self, worker: &Arc<str>, key: LeaseKey, outcome: Outcome) {
-        self.with(|ledger, _| ledger.report(worker, key, outcome));
+        self.report_all(worker, std::iter::once((key, outcome)));
+    }
+
+    fn report_all(&self, worker: &Arc<str>, ended: impl Iterator<Item = (LeaseKey, Outcome)>) {
+        let mut inner = self.inner();
+        for (key, outcome) in ended {
+            let sendings = inner.ledger.report(worker, key, outcome);
+            inner.send(sendings);
+        }
     }
 }
 
@@ -261,6 +272,7 @@ impl LocalSession {
         let does = work.clone();
         tokio::spawn(async move {
             let mut has: HashSet<LeaseKey> = HashSet::new();
+            let mut ended = Vec::new();
             let mut beats = tokio::time::interval(beat);
             loop {
                 tokio::select! {
@@ -278,13 +290,13 @@ impl LocalSession {
                         ) => {}
                         None => return,
                     },
-                    Some(report) = done.recv() => {
+                    _ = done.recv_many(&mut ended, REPORTS_AT_ONCE) => {
                         let Some(hub) = hub.upgrade() else { return };
-                        let key = LeaseKey { run: report.run, unit: report.unit, token: report.token };
-                        has.remove(&key);
-                        if let Ok(outcome) = report.result {
-                            hub.report(&worker, key, outcome);
-                        }
+                        hub.report_all(&worker, ended.drain(..).filter_map(|report| {
+                            let key = LeaseKey { run: report.run, unit: report.unit, token: report.token };
+                            has.remove(&key);
+                            Some((key, report.result.ok()?))
+                        }));
                     }
                     _ = beats.tick() => {
                         let Some(hub) = hub.upgrade() else { return };
