@@ -2,8 +2,10 @@
 //!
 //! Hub, gateway and workers are in one process and talk over the loopback device; the work is nothing at all. Nothing
 //! here passes or fails: it prints. Beside the way of a task stands a bare exchange of the same bytes over the same
-//! kind of stream, so that what is measured is what hub, leases and worker add.
+//! kind of stream, so that what is measured is what hub, leases and worker add. The durable benches are whole runs with
+//! a journal; PostgreSQL is one that the bench starts, or that `DATABASE_URL` names.
 
+use std::fs::File;
 use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -12,11 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tol::database::DatabaseUrl;
 use tol::dispatch::{Dispatch, Hub, LogSink, Perform, Report, StopSignal, Terms, Verdict, WorkerLine};
 use tol::gateway::{Gateway, GatewayConfig};
 use tol::id::{LeaseToken, RunId, UnitPath};
+use tol::journal::{Journal, MemoryJournal, OpenMode, PostgresJournal};
 use tol::proto::v1::workers_client::WorkersClient;
 use tol::proto::v1::workers_server::{Workers, WorkersServer};
 use tol::proto::v1::{self, from_worker, to_worker};
@@ -25,8 +29,21 @@ use tol::worker::grpc::{About, Access, Client, GatewayAddress};
 use tol::worker::{Lines, Table};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::durable::{Durable, Folder};
+
+mod durable;
+#[expect(dead_code, reason = "tests use more of it")]
+#[path = "../tests/support/postgres.rs"]
+mod postgres;
+
 const ROUNDS: usize = 5_000;
 const TASKS: usize = 50_000;
+/// What a step adds to a log at least.
+const SYNCED_BYTES: usize = 300;
+/// Runs of so many durable steps in a row.
+const CHAIN: usize = 30;
+const CHAINS: usize = 2_000;
+const CHAINS_AT_ONCE: usize = 1_000;
 /// How many tasks a worker does at once.
 const CONCURRENCY: u32 = 64;
 
@@ -40,6 +57,12 @@ fn main() {
     }
     if runs("throughput") {
         runtime.block_on(throughput());
+    }
+    if runs("durable_step") {
+        runtime.block_on(durable_step());
+    }
+    if runs("durable_rate") {
+        runtime.block_on(durable_rate());
     }
     runtime.shutdown_background();
 }
@@ -101,6 +124,12 @@ struct Rig {
 async fn rig(workers: usize) -> Rig {
     let (sender, reports) = unbounded_channel();
     let hub = Hub::start(Terms::default(), sender, None, true);
+    let workers = serve(&hub, workers).await;
+    Rig { hub, reports, _workers: workers }
+}
+
+/// Opens a gateway for a hub and lets workers join.
+async fn serve(hub: &Arc<Hub>, workers: usize) -> Vec<Client> {
     let listener = bind().await;
     let address = address_of(&listener);
     let gateway = Gateway::new(GatewayConfig::default(), hub.clone(), Arc::new(NoLogs), None);
@@ -124,7 +153,7 @@ async fn rig(workers: usize) -> Rig {
     while hub.workers().len() < workers {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Rig { hub, reports, _workers: clients }
+    clients
 }
 
 async fn bind() -> TcpListener {
@@ -163,15 +192,15 @@ async fn latency() {
         }
     }
     say("hand-out to report, hub and worker", spread(times));
-    say("the same bytes over a bare stream", spread(bare().await));
+    say("the same bytes over a bare stream", spread(bare(None).await));
 }
 
-/// Sends a task and waits for its report, without anything between.
-async fn bare() -> Vec<Duration> {
+/// Sends a task and waits for its report, without anything between; syncs a file after each if there is one.
+async fn bare(file: Option<File>) -> Vec<Duration> {
     let (times, mut measured) = unbounded_channel();
     let listener = bind().await;
     let address = address_of(&listener);
-    let service = WorkersServer::new(Bare(times));
+    let service = WorkersServer::new(Bare { times, file });
     tokio::spawn(
         tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
     );
@@ -192,7 +221,10 @@ async fn bare() -> Vec<Duration> {
     measured.recv().await.unwrap_or_default()
 }
 
-struct Bare(tokio::sync::mpsc::UnboundedSender<Vec<Duration>>);
+struct Bare {
+    times: UnboundedSender<Vec<Duration>>,
+    file: Option<File>,
+}
 
 #[tonic::async_trait]
 impl Workers for Bare {
@@ -205,7 +237,8 @@ impl Workers for Bare {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut incoming = request.into_inner();
         let (out, outgoing) = channel(4);
-        let measured = self.0.clone();
+        let measured = self.times.clone();
+        let mut file = self.file.as_ref().and_then(|file| file.try_clone().ok());
         tokio::spawn(async move {
             let mut times = Vec::with_capacity(ROUNDS);
             for number in 0..ROUNDS + ROUNDS / 10 {
@@ -216,6 +249,11 @@ impl Workers for Bare {
                 }
                 if !matches!(incoming.message().await, Ok(Some(_))) {
                     break;
+                }
+                if let Some(file) = &mut file {
+                    file.write_all(&[b'x'; SYNCED_BYTES])
+                        .and_then(|()| file.sync_data())
+                        .unwrap_or_else(|error| panic!("{error}"));
                 }
                 if number >= ROUNDS / 10 {
                     times.push(began.elapsed());
@@ -256,4 +294,58 @@ async fn throughput() {
         let rate = TASKS as f64 / began.elapsed().as_secs_f64();
         say(&format!("{workers} workers, {at_once} tasks at once"), format!("{rate:.0} tasks/s"));
     }
+}
+
+/// One step after the other: from being ready until its outcome is recorded, which is when its worker may forget it.
+async fn durable_step() {
+    let folder = Folder::new("grpc-step");
+    let times = durable_times(folder.sqlite()).await;
+    say("step ready to outcome recorded, SQLite", spread(times));
+    if let Some(database) = postgres::database() {
+        say("step ready to outcome recorded, PostgreSQL", spread(durable_times(on_postgres(&database.url)).await));
+    }
+    let file = File::create(folder.0.join("raw")).unwrap_or_else(|error| panic!("{error}"));
+    say("the same bytes over a bare stream and a sync", spread(bare(Some(file)).await));
+}
+
+async fn durable_times(journal: Arc<dyn Journal>) -> Vec<Duration> {
+    let rig = Durable::start(journal, |reports| Hub::start(Terms::default(), reports, None, true));
+    let _workers = serve(&rig.hub, 1).await;
+    let runs = ROUNDS / CHAIN;
+    // The first runs warm up.
+    rig.chains(CHAIN, runs / 10, 1).await;
+    rig.chains(CHAIN, runs, 1).await.1
+}
+
+fn on_postgres(url: &str) -> Arc<dyn Journal> {
+    let url = DatabaseUrl::parse(url).unwrap_or_else(|error| panic!("{error}"));
+    Arc::new(PostgresJournal::open(&url, OpenMode::ReadWrite).unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// Many runs at once, with each journal.
+async fn durable_rate() {
+    for workers in [1, 2, 4] {
+        let folder = Folder::new("grpc-rate");
+        let sqlite = rate(folder.sqlite(), workers).await;
+        let database = postgres::database();
+        let postgres = match &database {
+            Some(database) => Some(rate(on_postgres(&database.url), workers).await),
+            None => None,
+        };
+        let memory = rate(Arc::new(MemoryJournal::default()), workers).await;
+        let postgres = postgres.map_or_else(|| "not measured".to_owned(), |rate| format!("{rate:.0}"));
+        let baseline = format!("baseline: {memory:.0} with the journal in memory");
+        say(
+            &format!("durable steps a second, {workers} workers"),
+            format!("{sqlite:.0} SQLite, {postgres} PostgreSQL   {baseline}"),
+        );
+    }
+}
+
+async fn rate(journal: Arc<dyn Journal>, workers: usize) -> f64 {
+    let rig = Durable::start(journal, |reports| Hub::start(Terms::default(), reports, None, true));
+    let _workers = serve(&rig.hub, workers).await;
+    rig.chains(CHAIN, CHAINS / 10, CHAINS_AT_ONCE).await;
+    let (took, _) = rig.chains(CHAIN, CHAINS, CHAINS_AT_ONCE).await;
+    (CHAIN * CHAINS) as f64 / took.as_secs_f64()
 }

@@ -24,12 +24,17 @@ use tol::proto::{command_task, outcome, v1};
 use tol::task::{Command, Outcome, Placement, Script, Task, Work};
 use tol::worker::kafka::{KafkaWorker, KafkaWorkerOptions};
 
+use crate::durable::{Durable, Folder};
+
+mod durable;
 #[expect(dead_code, reason = "tests use more of it")]
 #[path = "../tests/support/kafka.rs"]
 mod support;
 
 const MESSAGES: usize = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
 const ROUND_TRIPS: usize = 2_000;
+/// Runs of so many durable steps in a row.
+const CHAIN: usize = 20;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -44,8 +49,13 @@ fn main() {
         runtime.block_on(task_events(&settings));
         kafkas_own(&cluster, &settings);
     }
-    if runs("step_round_trip") {
-        runtime.block_on(step_round_trip(&settings));
+    if runs("step_round_trip") || runs("durable_step") {
+        if runs("step_round_trip") {
+            runtime.block_on(step_round_trip(&settings));
+        }
+        if runs("durable_step") {
+            runtime.block_on(durable_step(&settings));
+        }
         runtime.block_on(bare_round_trip(&settings));
     }
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -301,6 +311,24 @@ async fn step_round_trip(settings: &KafkaSettings) {
         hub.answered(&report.run, &report.unit, report.token, Verdict::Recorded);
     }
     tell_times("step_round_trip: handed out to its outcome in the scheduler, one by one", times);
+    worker.drain(Duration::from_secs(10)).await;
+    bus.close(Duration::from_secs(10)).await;
+}
+
+/// The same with a journal in SQLite, one step of a run after another: from being ready until its outcome is recorded.
+async fn durable_step(settings: &KafkaSettings) {
+    let folder = Folder::new("kafka-step");
+    let (out, outbox) = unbounded_channel();
+    let rig = Durable::start(folder.sqlite(), |reports| Hub::start(Terms::default(), reports, Some(out), true));
+    let bus = Bus::start(settings, BusOptions::new("bench-durable"), &rig.hub, outbox).await.expect("a bus");
+    let options = KafkaWorkerOptions::new("bench-durable-worker", vec!["default".to_owned()], 8);
+    let worker = KafkaWorker::start(settings, options, Arc::new(Nothing), None).await.expect("a worker");
+    while worker.assigned().len() < 9 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, times) = rig.chains(CHAIN, ROUND_TRIPS / CHAIN, 1).await;
+    let times = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
+    tell_times("durable_step: ready to its outcome recorded, with SQLite, one by one", times);
     worker.drain(Duration::from_secs(10)).await;
     bus.close(Duration::from_secs(10)).await;
 }

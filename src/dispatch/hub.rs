@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -14,6 +15,9 @@ use crate::dispatch::ledger::{Joining, Ledger, Message, Sending, SessionId};
 use crate::dispatch::{BusMessage, Counters, Dispatch, InProcess, Perform, Report, Stop, Verdict};
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::task::{Outcome, Task};
+
+/// How many outcomes of a worker in this process are taken in under one lock.
+const REPORTS_AT_ONCE: usize = 64;
 
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -184,7 +188,15 @@ impl Hub {
 
     /// A worker says how a hand-out ended. The answer comes over its session, or the bus.
     pub fn report(&self, worker: &Arc<str>, key: LeaseKey, outcome: Outcome) {
-        self.with(|ledger, _| ledger.report(worker, key, outcome));
+        self.report_all(worker, std::iter::once((key, outcome)));
+    }
+
+    fn report_all(&self, worker: &Arc<str>, ended: impl Iterator<Item = (LeaseKey, Outcome)>) {
+        let mut inner = self.inner();
+        for (key, outcome) in ended {
+            let sendings = inner.ledger.report(worker, key, outcome);
+            inner.send(sendings);
+        }
     }
 }
 
@@ -259,7 +271,8 @@ impl LocalSession {
         let beat = hub.upgrade().map_or(Duration::from_secs(5), |hub| hub.terms().heartbeat);
         let does = work.clone();
         tokio::spawn(async move {
-            let mut has: BTreeSet<LeaseKey> = BTreeSet::new();
+            let mut has: HashSet<LeaseKey> = HashSet::new();
+            let mut ended = Vec::new();
             let mut beats = tokio::time::interval(beat);
             loop {
                 tokio::select! {
@@ -277,13 +290,13 @@ impl LocalSession {
                         ) => {}
                         None => return,
                     },
-                    Some(report) = done.recv() => {
+                    _ = done.recv_many(&mut ended, REPORTS_AT_ONCE) => {
                         let Some(hub) = hub.upgrade() else { return };
-                        let key = LeaseKey { run: report.run, unit: report.unit, token: report.token };
-                        has.remove(&key);
-                        if let Ok(outcome) = report.result {
-                            hub.report(&worker, key, outcome);
-                        }
+                        hub.report_all(&worker, ended.drain(..).filter_map(|report| {
+                            let key = LeaseKey { run: report.run, unit: report.unit, token: report.token };
+                            has.remove(&key);
+                            Some((key, report.result.ok()?))
+                        }));
                     }
                     _ = beats.tick() => {
                         let Some(hub) = hub.upgrade() else { return };

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashSet;
+
 use crate::dispatch::bus_message::BusMessage;
 use crate::dispatch::lease::{LeaseKey, Terms};
 use crate::dispatch::member::{Lane, Member, lane_of};
@@ -273,11 +275,11 @@ impl Ledger {
         let Joining { worker, queues, capabilities, concurrency, leases, local } = joining;
         // An older connection of the same worker is dead, even if nobody has noticed yet.
         self.sessions.retain(|_, session| session.worker != worker);
-        let has = BTreeSet::new();
-        let session = Member { worker: worker.clone(), queues, capabilities, concurrency, draining: false, local, has };
+        let (has, draining) = (HashSet::new(), false);
+        let session = Member { worker: worker.clone(), queues, capabilities, concurrency, draining, local, has };
         self.sessions.insert(id, session);
         self.renew(&worker, &leases, now);
-        let has: BTreeSet<&LeaseKey> = leases.iter().collect();
+        let has: HashSet<&LeaseKey> = leases.iter().collect();
         let gone = |(key, entry): (&LeaseKey, &Entry)| match &entry.standing {
             Standing::Leased { worker: holder, .. } if *holder == worker && !has.contains(key) => Some(key.clone()),
             Standing::Leased { .. }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use crate::dispatch::lease::LeaseKey;
 use crate::task::Task;
 
@@ -17,7 +19,7 @@ pub(super) struct Member {
     pub(super) concurrency: u32,
     pub(super) draining: bool,
     pub(super) local: bool,
-    pub(super) has: BTreeSet<LeaseKey>,
+    pub(super) has: HashSet<LeaseKey>,
 }
 
 /// Where tasks of one kind wait: the same queue, the same capabilities.

@@ -44,6 +44,7 @@ impl Drop for Asked<'_> {
 }
 
 /// Does tasks with the handlers of this process.
+#[derive(Clone)]
 pub struct Worker {
     context: Arc<WorkerContext>,
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::dispatch::{Perform, StopSignal};
 use crate::task::{Failure, Outcome, Provider, Task, Work};
@@ -12,22 +13,26 @@ use crate::worker::Worker;
 pub struct Elsewhere {
     worker: Worker,
     /// Where the project lies here, if not at the same path as there.
-    root: Option<PathBuf>,
+    root: Option<Arc<Path>>,
 }
 
 impl Elsewhere {
     /// A worker that looks for the folders of the scheduler's project below `root`.
     pub fn new(worker: Worker, root: Option<PathBuf>) -> Self {
-        Self { worker, root }
+        Self { worker, root: root.map(Arc::from) }
     }
 }
 
 impl Perform for Elsewhere {
     fn perform(&self, mut task: Task, stop: StopSignal) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
-        match settle(&mut task, self.root.as_deref()) {
-            Ok(()) => self.worker.perform(task, stop),
-            Err(failure) => Box::pin(std::future::ready(Outcome::failed(failure))),
-        }
+        let (worker, root) = (self.worker.clone(), self.root.clone());
+        // A folder may lie on a disk far away: nobody but the task waits for it.
+        Box::pin(async move {
+            match settle(&mut task, root.as_deref()) {
+                Ok(()) => worker.perform(task, stop).await,
+                Err(failure) => Outcome::failed(failure),
+            }
+        })
     }
 }
 
@@ -74,7 +79,6 @@ mod tests {
     use super::*;
     use crate::id::{LeaseToken, RunId, UnitPath};
     use crate::task::{Command, Placement, Script};
-    use std::sync::Arc;
 
     fn check(theirs: &str, dir: &str, root: Option<&Path>, expect: Result<&Path, &str>) {
         let script = Script {
