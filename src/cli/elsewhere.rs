@@ -210,6 +210,7 @@ impl LogSink for Shown {
                 text: line.text.clone(),
                 token: line.key.token,
                 at: crate::time::Timestamp(line.at_ms),
+                kept_to: None,
             };
             // More than can be shown is dropped from the screen, not from the log.
             let _ = live.try_send(line);

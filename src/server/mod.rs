@@ -8,6 +8,7 @@ mod division;
 mod error;
 mod figures;
 mod hall;
+mod kept;
 mod looks;
 mod parcels;
 mod retention;
@@ -21,6 +22,7 @@ mod views;
 
 pub use error::ServerError;
 pub use hall::{End, Told};
+pub use kept::{Kept, Place, Reading};
 pub use retention::{Removed, Retention};
 pub use start::{LocalWorker, Server, ServerConfig, Signalled};
 pub use tail::{Line, Tail};
