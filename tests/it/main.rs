@@ -12,6 +12,7 @@ mod doctor;
 mod grpc;
 mod kafka;
 mod kafka_loss;
+mod keyed;
 mod kill;
 mod licences;
 #[path = "../support/postgres.rs"]
