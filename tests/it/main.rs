@@ -11,6 +11,7 @@ mod docs;
 mod doctor;
 mod grpc;
 mod kafka;
+mod kafka_artifacts;
 mod kafka_loss;
 mod keyed;
 mod kill;
