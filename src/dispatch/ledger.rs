@@ -111,6 +111,8 @@ pub struct Ledger {
     unclaimed: Remembered<LeaseKey, (Arc<str>, Outcome)>,
     /// The runs of outcomes that came since somebody last asked, and that this scheduler does not drive.
     strangers: BTreeSet<RunId>,
+    /// Hand-outs of an earlier process whose worker surely has ended.
+    gone: BTreeSet<LeaseKey>,
     counters: Counters,
     /// When it was last looked at the time.
     ticked: Option<Duration>,
@@ -131,6 +133,7 @@ impl Ledger {
             ended: Remembered::default(),
             unclaimed: Remembered::default(),
             strangers: BTreeSet::new(),
+            gone: BTreeSet::new(),
             counters: Counters::default(),
             ticked: None,
             out: Vec::new(),
@@ -150,6 +153,12 @@ impl Ledger {
     /// How many hand-outs there are.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Those that no worker was given.
+    pub fn queued(&self) -> Vec<LeaseKey> {
+        let waits = |entry: &Entry| matches!(entry.standing, Standing::Queued);
+        self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(key, _)| key.clone()).collect()
     }
 
     /// How many of them a worker has.
@@ -224,6 +233,11 @@ impl Ledger {
         self.sent()
     }
 
+    /// These hand-outs of an earlier process ended with it: when they are taken up, nobody is waited for.
+    pub fn are_gone(&mut self, keys: BTreeSet<LeaseKey>) {
+        self.gone.extend(keys);
+    }
+
     /// Takes up a hand-out of an earlier scheduler: its worker may still have it, or have done it.
     pub fn reclaim(&mut self, task: Task, now: Duration) -> Vec<Sending> {
         let key = LeaseKey::of(&task);
@@ -234,10 +248,13 @@ impl Ledger {
             None if self.has_bus && task.place.once => Standing::Expected { until: now + self.terms.once },
             None => Standing::Expected { until: now + self.terms.lease },
         };
-        self.counters.reclaimed += u64::from(holder.is_some());
+        let is_held = holder.is_some();
+        self.counters.reclaimed += u64::from(is_held);
         self.insert(task, standing);
         if let Some((worker, outcome)) = self.unclaimed.take(&key) {
             self.reported(&worker, key, outcome);
+        } else if self.gone.remove(&key) && !is_held {
+            self.lost(key, "it ended with an earlier process of the scheduler".to_owned());
         }
         self.sent()
     }

@@ -10,6 +10,7 @@ mod figures;
 mod hall;
 mod kept;
 mod looks;
+mod own_work;
 mod parcels;
 mod retention;
 mod service;

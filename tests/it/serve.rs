@@ -267,6 +267,7 @@ fn a_killed_server_leaves_its_runs_to_the_next() {
     serving.child.kill().expect("it can be killed");
     serving.child.wait().expect("it ends");
     std::fs::write(serving.marks_file().with_extension("go"), "").expect("a file");
+    let died = Instant::now();
     serving.again(&[]);
     serving.until_said("2 runs are taken up");
     let watched = serving.tol(&["runs", "watch", &run, "--format", "json"]);
@@ -276,6 +277,10 @@ fn a_killed_server_leaves_its_runs_to_the_next() {
         "{}",
         watched.said()
     );
+    // The worker was part of the process that is gone: its lease of 15 seconds is not waited for.
+    assert!(died.elapsed() < Duration::from_secs(8), "{:?}", died.elapsed());
+    let history = serving.tol(&["runs", "show", &run, "--history"]).stdout;
+    assert!(history.contains("it ended with an earlier process of the scheduler"), "{history}");
     assert_eq!(serving.submit(&["slow", "--idempotency-key", "once"]), run, "the key is known after the crash");
     assert_eq!(serving.tol(&["approve", &waiting, "ok"]).code, Some(0));
     serving.until_status(&waiting, "succeeded");
@@ -298,8 +303,10 @@ fn a_server_that_is_told_to_end_lets_its_steps_end() {
     assert_eq!(serving.marks(), ["started", "worked"], "the step has ended, and the next was not begun");
     serving.until_said("1 run goes on");
     let port = serving.address.rsplit(':').next().expect("a port").to_owned();
+    let ended = Instant::now();
     serving.again(&["--listen", &format!("127.0.0.1:{port}")]);
     serving.until_status(&run, "succeeded");
+    assert!(ended.elapsed() < Duration::from_secs(8), "what nobody was given is not waited for: {:?}", ended.elapsed());
     assert_eq!(serving.marks(), ["started", "worked", "one"], "what had ended is not done again");
     let watched = watcher.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&watched.stdout).into_owned();
@@ -318,8 +325,10 @@ fn steps_that_take_too_long_are_left_to_the_next_server() {
     assert_eq!(serving.ended(), Some(0), "{:#?}", serving.said());
     serving.until_said("1 steps are stopped");
     std::fs::write(serving.marks_file().with_extension("go"), "").expect("a file");
+    let ended = Instant::now();
     serving.again(&[]);
     serving.until_status(&run, "succeeded");
+    assert!(ended.elapsed() < Duration::from_secs(8), "{:?}", ended.elapsed());
     assert_eq!(serving.marks(), ["started", "started", "worked", "one"]);
 }
 
