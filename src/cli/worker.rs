@@ -130,8 +130,8 @@ async fn work(
     drain_timeout: Duration,
 ) -> Result<u8, Failure> {
     let mut signals = Signals::listen()?;
-    let token = ["TOL_WORKER_TOKEN", "TOL_TOKEN"].iter().find_map(|name| environment.get(*name));
-    let token = token.map(String::as_str).filter(|token| !token.is_empty());
+    let set = |name: &str| environment.get(name).map(String::as_str).filter(|token| !token.is_empty());
+    let token = set("TOL_WORKER_TOKEN").or_else(|| set("TOL_TOKEN"));
     let access =
         Access::new(arguments.tls.settings().as_ref(), token).map_err(|error| Failure::invalid(error.to_string()))?;
     let root = match &arguments.root {

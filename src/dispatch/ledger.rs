@@ -4,6 +4,8 @@
 //! and gives back what is to be sent. A lease ends with its report, or when no heartbeat has named it for the lease
 //! time; then the scheduler is told that it is lost, and a new hand-out has a new token.
 
+mod figures;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,47 +152,9 @@ impl Ledger {
         self.counters
     }
 
-    /// How many hand-outs there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Those that no worker was given.
-    pub fn queued(&self) -> Vec<LeaseKey> {
-        let waits = |entry: &Entry| matches!(entry.standing, Standing::Queued);
-        self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(key, _)| key.clone()).collect()
-    }
-
-    /// How many of them a worker has.
-    pub fn in_work(&self) -> usize {
-        let has = |entry: &&Entry| matches!(entry.standing, Standing::Leased { .. } | Standing::Reported { .. });
-        self.entries.values().filter(has).count()
-    }
-
     /// The runs that outcomes have come of since the last call, and that nothing is known of here.
     pub fn strangers(&mut self) -> BTreeSet<RunId> {
         std::mem::take(&mut self.strangers)
-    }
-
-    /// True if nothing is handed out.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The tasks that wait because no session serves their queue or has what they need, by queue.
-    pub fn unserved(&self) -> BTreeMap<Arc<str>, usize> {
-        let mut queues = BTreeMap::new();
-        for (lane, keys) in self.waiting.iter().filter(|(_, keys)| !keys.is_empty()) {
-            if !self.sessions.values().any(|session| session.serves(lane)) {
-                *queues.entry(lane.0.clone()).or_default() += keys.len();
-            }
-        }
-        queues
-    }
-
-    /// The sessions' workers, each with its slots and how many of them are taken.
-    pub fn workers(&self) -> Vec<(Arc<str>, u32, usize)> {
-        self.sessions.values().map(|session| (session.worker.clone(), session.concurrency, session.has.len())).collect()
     }
 
     /// From now on this scheduler answers for a run: what it does not have of it is stale. A run that is taken over

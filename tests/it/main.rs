@@ -22,6 +22,7 @@ mod python_workers;
 mod schedulers;
 mod schemas;
 mod serve;
+mod serve_access;
 mod serving;
 mod shipped;
 mod simulate;
