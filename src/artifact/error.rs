@@ -10,7 +10,7 @@ use crate::proto::Undecodable;
 pub enum ArtifactError {
     /// The payload is too large for a message, and there is nowhere else to put it.
     #[error(
-        "MESSAGE_TOO_LARGE: the message has {bytes} bytes, the limit is {limit}; give scheduler and workers an artifact store, or make the payload smaller"
+        "MESSAGE_TOO_LARGE: the message has {bytes} bytes, the limit is {limit}; give scheduler and workers one artifact store (DATABASE_URL or --artifact-dir), or make the payload smaller"
     )]
     TooLarge { bytes: usize, limit: usize },
     /// No store keeps so much at once: who reads it holds it in memory.
@@ -28,7 +28,9 @@ pub enum ArtifactError {
     #[error("`{0}` is no name of an artifact: that is 64 hexadecimal digits in lower case")]
     Name(String),
     /// A message refers to an artifact, and no store is set up here.
-    #[error("the message refers to the artifact {hash}, and there is no artifact store here; set up the sender's")]
+    #[error(
+        "the message refers to the artifact {hash}, and there is no artifact store here; set up the sender's with DATABASE_URL or --artifact-dir"
+    )]
     NoStore { hash: String },
     /// The artifact is there and does not hold what the message says.
     #[error(transparent)]

@@ -125,7 +125,15 @@ impl Elsewhere {
         command.args(["worker", "--until-stdin-ends", "--concurrency", CONCURRENCY]);
         // It keeps logs and artifacts where this process would have kept them.
         command.arg("--state-dir").arg(state_dir);
-        let settings = ["TOL_TOKEN", "TOL_GATEWAY", "TOL_WORKER_ROOT", "TOL_WORKER_NAME", "TOL_TLS", "TOL_TLS_CA"];
+        let settings = [
+            "TOL_TOKEN",
+            "TOL_GATEWAY",
+            "TOL_WORKER_ROOT",
+            "TOL_WORKER_NAME",
+            "TOL_TLS",
+            "TOL_TLS_CA",
+            "TOL_ARTIFACT_DIR",
+        ];
         command.env_clear().envs(environment.iter().filter(|(name, _)| !settings.contains(&name.as_str())));
         let shown = Arc::new(Shown(live));
         let bus = match bus {
@@ -210,6 +218,7 @@ impl LogSink for Shown {
                 text: line.text.clone(),
                 token: line.key.token,
                 at: crate::time::Timestamp(line.at_ms),
+                kept_to: None,
             };
             // More than can be shown is dropped from the screen, not from the log.
             let _ = live.try_send(line);

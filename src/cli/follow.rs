@@ -19,7 +19,7 @@ use crate::handler::process::Stream;
 use crate::id::{LeaseToken, RunId, UnitPath};
 use crate::proto::v1;
 use crate::scheduler::{RunStatus, StepStatus};
-use crate::server::{Line, Tail};
+use crate::server::{Kept, Line, Place, Reading, Tail};
 use crate::time::Timestamp;
 
 /// How many lines wait to be shown.
@@ -40,12 +40,14 @@ pub fn run(arguments: &FollowArgs) -> Result<u8, Failure> {
     let Some(journal) = journal else { return Ok(super::exit::DONE) };
     let mut tail = Tail::of_journal(journal, row.run.clone());
     tail.from = arguments.from;
+    let mut follower = Follower::new(&row.run, &arguments.watch, "tol runs cancel");
+    let kept = Kept::since(context.state_dir.clone(), row.run.clone(), arguments.from);
+    tail.logs = follower.shows_logs().then_some(kept);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let (lines, mut inbox) = mpsc::channel(LINES);
         let follow = tokio::spawn(tail.follow(lines));
-        let mut follower = Follower::new(&row.run, &arguments.watch, "tol runs cancel");
         loop {
             tokio::select! {
                 _ = signals.next() => return Ok(follower.left()),
@@ -82,8 +84,12 @@ pub fn remote_run(remote: &Remote, run: &str, from: u64, watch: &WatchArgs) -> R
         let mut away: Option<Instant> = None;
         let mut pause = PAUSES.0;
         loop {
-            let request =
-                v1::WatchRequest { run: run.to_owned(), from_seq: follower.next, logs: follower.shows_logs() };
+            let request = v1::WatchRequest {
+                run: run.to_owned(),
+                from_seq: follower.next,
+                logs: follower.shows_logs(),
+                read: follower.has_shown.then(|| read_of(&follower.reading)),
+            };
             let mut client = remote.client();
             let opened = tokio::select! {
                 opened = client.watch(request) => opened,
@@ -130,6 +136,16 @@ pub fn remote_run(remote: &Remote, run: &str, from: u64, watch: &WatchArgs) -> R
     })
 }
 
+fn read_of(reading: &Reading) -> v1::LogsRead {
+    let place = |((unit, attempt), place): (&(UnitPath, u32), &Place)| v1::LogPlace {
+        unit: unit.to_string(),
+        attempt: *attempt,
+        end: place.end,
+        lines: place.lines,
+    };
+    v1::LogsRead { places: reading.places().map(place).collect() }
+}
+
 fn received(event: v1::WatchEvent) -> Shown {
     if let Some(log) = event.log {
         let stream = if log.stream == i32::from(v1::Stream::Err) { Stream::Err } else { Stream::Out };
@@ -142,6 +158,7 @@ fn received(event: v1::WatchEvent) -> Shown {
             stream,
             text: log.text,
             at: Timestamp(log.at_ms),
+            kept_to: (event.log_end > 0).then_some(event.log_end),
         });
     }
     if event.last { Shown::End { summary: event.line_json, text: event.text } } else { Shown::Line(event.line_json) }
@@ -170,6 +187,8 @@ struct Follower {
     /// The number of the next change.
     next: u64,
     has_shown: bool,
+    /// How far the lines of programs were shown.
+    reading: Reading,
     /// The steps that wait for a person.
     waits: BTreeMap<UnitPath, StepStatus>,
     /// What was asked last, so that it is not asked twice.
@@ -188,6 +207,7 @@ impl Follower {
             cancel,
             next: 0,
             has_shown: false,
+            reading: Reading::default(),
             waits: BTreeMap::new(),
             asked: Vec::new(),
         }
@@ -210,6 +230,7 @@ impl Follower {
         self.has_shown = true;
         match shown {
             Shown::Log(line) => {
+                self.reading.took(&line.unit, line.attempt, line.kept_to);
                 self.progress.log(&line);
                 None
             }

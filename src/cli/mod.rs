@@ -3,6 +3,7 @@
 mod agents;
 mod approve;
 mod args;
+mod artifacts;
 mod completions;
 mod context;
 mod diff;

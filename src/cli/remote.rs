@@ -132,11 +132,17 @@ impl Remote {
                 self.address
             )),
             Code::Unauthenticated => Failure::failed(format!("{}: {said}", self.address)),
-            Code::Unavailable if is_transport(status) => Failure::failed(format!(
-                "{} cannot be reached ({}); is `tol serve` running there, and is this its address?",
-                self.address,
-                cause_of(status)
-            )),
+            Code::Unavailable | Code::Unknown | Code::Internal if is_transport(status) => {
+                let cause = cause_of(status);
+                let help = if cause.contains("certificate") {
+                    "name the certificate that vouches for the server with --tls-ca, or TOL_TLS_CA"
+                } else if status.code() != Code::Unavailable && !self.has_tls {
+                    "if it has a certificate, write https:// before the address"
+                } else {
+                    "is `tol serve` running there, and is this its address?"
+                };
+                Failure::failed(format!("{} cannot be reached ({cause}); {help}", self.address))
+            }
             Code::Unavailable => Failure::failed(format!("{}: {said}", self.address)),
             Code::Ok
             | Code::Cancelled
@@ -171,7 +177,10 @@ impl Remote {
                 let mut request = Request::new(question.clone());
                 request.set_timeout(ANSWER);
                 let asked = tokio::time::timeout(ANSWER, ask(self.client(), request)).await;
-                match asked.unwrap_or_else(|_| Err(self.silence())) {
+                let asked = asked.unwrap_or_else(|_| Err(self.silence()));
+                // Either end of the connection may have been the first to see that the time is over.
+                let is_over = |status: Status| if status.code() == Code::Cancelled { self.silence() } else { status };
+                match asked.map_err(is_over) {
                     Ok(answer) => return Ok(answer.into_inner()),
                     Err(status) if tries_left > 0 && may_be_mended(&status) => tokio::time::sleep(pause).await,
                     Err(status) => return Err(status),

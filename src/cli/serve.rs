@@ -10,18 +10,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::args::StateArgs;
+use super::artifacts::ArtifactArgs;
 use super::context::Context;
 use super::exit::{DONE, Failure};
 use super::print::err;
-use crate::artifact::{ArtifactError, FolderStore, PostgresStore, Store};
-use crate::database::Database;
 use crate::gateway::{GatewayConfig, TlsFiles, Tokens};
 use crate::journal::{Journal, StateFolder};
 use crate::server::{LocalWorker, Server, ServerConfig, ServerError, Signalled, Token};
 use crate::watch;
-
-/// How long a payload may wait for a database that is away.
-const ARTIFACTS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// `tol serve`.
 #[derive(Clone, Debug, Args)]
@@ -60,6 +56,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub grace: u64,
     #[command(flatten)]
+    pub artifacts: ArtifactArgs,
+    #[command(flatten)]
     pub state: StateArgs,
 }
 
@@ -87,7 +85,7 @@ pub fn run(arguments: &ServeArgs) -> Result<u8, Failure> {
     // Two processes of one name are two servers all the same.
     let member = format!("{}, process {}", gateway.scheduler, std::process::id());
     let partitions = shared.as_ref().map(|journal| journal.join(&member)).transpose()?;
-    let artifacts = artifacts(&context)?;
+    let artifacts = arguments.artifacts.of_scheduler(&context)?;
     let kafka = arguments.kafka.then(|| super::worker_kafka::settings(&environment)).transpose()?;
     let journal: Arc<dyn Journal> = match shared {
         Some(journal) => Arc::new(journal),
@@ -114,19 +112,6 @@ pub fn run(arguments: &ServeArgs) -> Result<u8, Failure> {
     // What still goes on belongs to nobody any more; its process groups end with it.
     runtime.shutdown_background();
     result
-}
-
-/// Where payloads lie that are too large for a message: beside the journal.
-fn artifacts(context: &Context) -> Result<Arc<dyn Store>, Failure> {
-    let failed = |error: ArtifactError| Failure::failed(error.to_string());
-    match context.database()? {
-        Some(url) => {
-            let database = Database::open(&url, "tol artifacts", ARTIFACTS_PATIENCE)
-                .map_err(|error| Failure::failed(error.to_string()))?;
-            Ok(Arc::new(PostgresStore::open(database).map_err(failed)?))
-        }
-        None => Ok(Arc::new(FolderStore::new(context.state_dir.join("artifacts")))),
-    }
 }
 
 /// Lays the flags over what the environment says.

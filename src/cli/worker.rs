@@ -11,11 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::args::StateArgs;
+use super::artifacts::ArtifactArgs;
 use super::context::Context;
 use super::exit::{DONE, Failure};
 use super::print::err;
 use super::signals::Signals;
 use super::worker_kafka::{self, Doing};
+use crate::artifact::Store;
 use crate::dispatch::Stop;
 use crate::handler::WorkerContext;
 use crate::task::DEFAULT_QUEUE;
@@ -69,6 +71,8 @@ pub struct WorkerArgs {
     #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
+    pub artifacts: ArtifactArgs,
+    #[command(flatten)]
     pub state: StateArgs,
 }
 
@@ -109,8 +113,10 @@ pub fn run(arguments: &WorkerArgs) -> Result<u8, Failure> {
     let drain_timeout = parse_duration(&arguments.drain_timeout)
         .map_err(|problem| Failure::invalid(format!("--drain-timeout {}: {problem}", arguments.drain_timeout)))?;
     let environment = context.environment()?;
+    // Over gRPC the schedulers keep what is too large.
+    let store = if arguments.kafka { arguments.artifacts.of_worker(&context)? } else { None };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(work(arguments, &context, environment, drain_timeout));
+    let result = runtime.block_on(work(arguments, &context, environment, store, drain_timeout));
     // Whatever is still going on belongs to nobody any more; its process groups end with it.
     runtime.shutdown_background();
     result
@@ -120,11 +126,12 @@ async fn work(
     arguments: &WorkerArgs,
     context: &Context,
     environment: BTreeMap<String, String>,
+    store: Option<Arc<dyn Store>>,
     drain_timeout: Duration,
 ) -> Result<u8, Failure> {
     let mut signals = Signals::listen()?;
-    let token = ["TOL_WORKER_TOKEN", "TOL_TOKEN"].iter().find_map(|name| environment.get(*name));
-    let token = token.map(String::as_str).filter(|token| !token.is_empty());
+    let set = |name: &str| environment.get(name).map(String::as_str).filter(|token| !token.is_empty());
+    let token = set("TOL_WORKER_TOKEN").or_else(|| set("TOL_TOKEN"));
     let access =
         Access::new(arguments.tls.settings().as_ref(), token).map_err(|error| Failure::invalid(error.to_string()))?;
     let root = match &arguments.root {
@@ -157,6 +164,7 @@ async fn work(
     if let Some(settings) = settings {
         let mut options = KafkaWorkerOptions::new(name, about.queues, arguments.concurrency as usize);
         options.capabilities = about.capabilities;
+        options.store = store;
         let doing = Doing { options, performer, lines, until_stdin_ends: arguments.until_stdin_ends, drain_timeout };
         return worker_kafka::work(&settings, doing, &mut signals).await;
     }

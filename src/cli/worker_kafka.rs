@@ -36,12 +36,19 @@ pub fn settings(environment: &BTreeMap<String, String>) -> Result<KafkaSettings,
 pub async fn work(settings: &KafkaSettings, doing: Doing, signals: &mut Signals) -> Result<u8, Failure> {
     let Doing { options, performer, lines, until_stdin_ends, drain_timeout } = doing;
     let name = options.name.clone();
+    let has_store = options.store.is_some();
     let failed = |error: crate::dispatch::kafka::KafkaError| Failure::failed(error.to_string());
     let mut worker = KafkaWorker::start(settings, options, performer, Some(lines)).await.map_err(failed)?;
     for difference in worker.differences() {
         err!("worker {name}: warning: {difference}");
     }
     err!("worker {name}: takes tasks from {}", settings.brokers);
+    if !has_store {
+        err!(
+            "worker {name}: has no artifact store, so that outputs above 10 MiB fail; name that of the schedulers with \
+             DATABASE_URL or --artifact-dir"
+        );
+    }
     let mut told = None;
     let mut looks = tokio::time::interval(Duration::from_secs(5));
     let mut input = std::pin::pin!(end_of_input(until_stdin_ends));

@@ -106,9 +106,19 @@ impl Hub {
         self.inner().ledger.len()
     }
 
+    /// The hand-outs that no worker was given.
+    pub fn queued(&self) -> Vec<LeaseKey> {
+        self.inner().ledger.queued()
+    }
+
     /// How many hand-outs a worker has.
     pub fn in_work(&self) -> usize {
         self.inner().ledger.in_work()
+    }
+
+    /// These hand-outs of an earlier process ended with it: when their runs are taken up, nobody is waited for.
+    pub fn are_gone(&self, keys: BTreeSet<LeaseKey>) {
+        self.inner().ledger.are_gone(keys);
     }
 
     /// The runs that outcomes have come of since the last call, and that this scheduler knows nothing of. Those that have

@@ -4,6 +4,8 @@
 //! and gives back what is to be sent. A lease ends with its report, or when no heartbeat has named it for the lease
 //! time; then the scheduler is told that it is lost, and a new hand-out has a new token.
 
+mod figures;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +102,8 @@ pub struct Ledger {
     unclaimed: Remembered<LeaseKey, (Arc<str>, Outcome)>,
     /// The runs of outcomes that came since somebody last asked, and that this scheduler does not drive.
     strangers: BTreeSet<RunId>,
+    /// Hand-outs of an earlier process whose worker surely has ended.
+    gone: BTreeSet<LeaseKey>,
     counters: Counters,
     /// When it was last looked at the time.
     ticked: Option<Duration>,
@@ -120,6 +124,7 @@ impl Ledger {
             ended: Remembered::default(),
             unclaimed: Remembered::default(),
             strangers: BTreeSet::new(),
+            gone: BTreeSet::new(),
             counters: Counters::default(),
             ticked: None,
             out: Vec::new(),
@@ -136,41 +141,9 @@ impl Ledger {
         self.counters
     }
 
-    /// How many hand-outs there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// How many of them a worker has.
-    pub fn in_work(&self) -> usize {
-        let has = |entry: &&Entry| matches!(entry.standing, Standing::Leased { .. } | Standing::Reported { .. });
-        self.entries.values().filter(has).count()
-    }
-
     /// The runs that outcomes have come of since the last call, and that nothing is known of here.
     pub fn strangers(&mut self) -> BTreeSet<RunId> {
         std::mem::take(&mut self.strangers)
-    }
-
-    /// True if nothing is handed out.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The tasks that wait because no session serves their queue or has what they need, by queue.
-    pub fn unserved(&self) -> BTreeMap<Arc<str>, usize> {
-        let mut queues = BTreeMap::new();
-        for (lane, keys) in self.waiting.iter().filter(|(_, keys)| !keys.is_empty()) {
-            if !self.sessions.values().any(|session| session.serves(lane)) {
-                *queues.entry(lane.0.clone()).or_default() += keys.len();
-            }
-        }
-        queues
-    }
-
-    /// The sessions' workers, each with its slots and how many of them are taken.
-    pub fn workers(&self) -> Vec<(Arc<str>, u32, usize)> {
-        self.sessions.values().map(|session| (session.worker.clone(), session.concurrency, session.has.len())).collect()
     }
 
     /// From now on this scheduler answers for a run: what it does not have of it is stale. A run that is taken over
@@ -213,6 +186,11 @@ impl Ledger {
         self.sent()
     }
 
+    /// These hand-outs of an earlier process ended with it: when they are taken up, nobody is waited for.
+    pub fn are_gone(&mut self, keys: BTreeSet<LeaseKey>) {
+        self.gone.extend(keys);
+    }
+
     /// Takes up a hand-out of an earlier scheduler: its worker may still have it, or have done it.
     pub fn reclaim(&mut self, task: Task, now: Duration) -> Vec<Sending> {
         let key = LeaseKey::of(&task);
@@ -223,10 +201,13 @@ impl Ledger {
             None if self.has_bus && task.place.once => Standing::Expected { until: now + self.terms.once },
             None => Standing::Expected { until: now + self.terms.lease },
         };
-        self.counters.reclaimed += u64::from(holder.is_some());
+        let is_held = holder.is_some();
+        self.counters.reclaimed += u64::from(is_held);
         self.insert(task, standing);
         if let Some((worker, outcome)) = self.unclaimed.take(&key) {
             self.reported(&worker, key, outcome);
+        } else if self.gone.remove(&key) && !is_held {
+            self.lost(key, "it ended with an earlier process of the scheduler".to_owned());
         }
         self.sent()
     }

@@ -172,6 +172,17 @@ fn another_scheduler_reclaims_what_its_workers_still_have_or_have_done() {
 }
 
 #[test]
+fn nobody_waits_for_what_ended_with_an_earlier_process() {
+    let mut ledger = Ledger::new(Terms::default(), false);
+    ledger.join(Joining { leases: vec![key("a", 1)], ..joining("w", &["default"], 4) }, SECOND);
+    ledger.are_gone(["a", "b", "z"].into_iter().zip([1, 2, 3]).map(|(unit, token)| key(unit, token)).collect());
+    let lost = ["lost b 2: it ended with an earlier process of the scheduler"];
+    assert!(ledger.reclaim(task("a", 1, "default", &[]), SECOND).is_empty(), "a worker has it, whatever was noted");
+    assert_eq!(words(&ledger.reclaim(task("b", 2, "default", &[]), SECOND)), lost);
+    assert!(ledger.reclaim(task("z", 4, "default", &[]), SECOND).is_empty(), "another hand-out of the same step");
+}
+
+#[test]
 fn what_must_not_begin_twice_may_wait_on_a_bus_for_long() {
     let mut once = task("a", 1, "default", &[]);
     once.place.once = true;

@@ -26,6 +26,8 @@ pub struct LogLine {
     /// The hand-out that printed it.
     pub token: LeaseToken,
     pub at: Timestamp,
+    /// Where the record that it is in ends in the attempt's log; none if it is not kept, or kept elsewhere.
+    pub kept_to: Option<u64>,
 }
 
 /// What every handler needs beside its task. One serves all tasks of a process.

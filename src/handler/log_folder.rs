@@ -1,7 +1,7 @@
 //! Keeps what programs on other machines printed where `tol runs logs` reads it.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::PathBuf;
 
 use crate::dispatch::{LogSink, LogStream, WorkerLine};
@@ -19,9 +19,18 @@ impl LogFolder {
         Self { state_folder }
     }
 
+    /// Keeps lines, and gives them attempt by attempt, each time with where they end in the attempt's log: nowhere, if
+    /// they are not kept. Losing a log never fails a step, wherever the step runs.
+    pub fn keep<'l>(&self, lines: &'l [WorkerLine]) -> impl Iterator<Item = (&'l [WorkerLine], Option<u64>)> {
+        let same = |one: &WorkerLine, other: &WorkerLine| {
+            one.attempt == other.attempt && one.key.unit == other.key.unit && one.key.run == other.key.run
+        };
+        lines.chunk_by(same).map(|lines| (lines, self.append(lines).ok().flatten()))
+    }
+
     /// Appends lines that all belong to one attempt.
-    fn append(&self, lines: &[WorkerLine]) -> io::Result<()> {
-        let Some(first) = lines.first() else { return Ok(()) };
+    fn append(&self, lines: &[WorkerLine]) -> io::Result<Option<u64>> {
+        let Some(first) = lines.first() else { return Ok(None) };
         let path = folders::log_file(&self.state_folder, &first.key.run, &first.key.unit, first.attempt);
         if let Some(folder) = path.parent() {
             folders::ensure_folder(folder)?;
@@ -48,22 +57,17 @@ impl LogFolder {
         }
         // A worker keeps to the same bound, and says so in its last line.
         if before.saturating_add(bytes.len() as u64) > ATTEMPT_BYTES_MAX.saturating_mul(2) {
-            return Ok(());
+            return Ok(None);
         }
         // One write: a crash leaves whole lines behind, but for the last one.
-        file.write_all(&bytes)
+        file.write_all(&bytes)?;
+        file.stream_position().map(Some)
     }
 }
 
 impl LogSink for LogFolder {
     fn write(&self, _worker: &str, lines: &[WorkerLine]) {
-        let same = |one: &WorkerLine, other: &WorkerLine| {
-            one.attempt == other.attempt && one.key.unit == other.key.unit && one.key.run == other.key.run
-        };
-        for lines in lines.chunk_by(same) {
-            // Losing a log never fails a step, wherever the step runs.
-            let _ = self.append(lines);
-        }
+        self.keep(lines).for_each(drop);
     }
 }
 

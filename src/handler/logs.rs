@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -151,7 +151,7 @@ impl Writer {
     /// Writes words of `tol` itself.
     pub fn note(&mut self, words: &str) {
         let line = format!("{words}\n");
-        self.record(Source::Note, &line);
+        let _ = self.record(Source::Note, &line);
     }
 
     fn held(&mut self, stream: Stream) -> &mut Vec<u8> {
@@ -166,18 +166,22 @@ impl Writer {
             return;
         }
         let text = String::from_utf8_lossy(bytes);
-        self.show(stream, &text);
         let before = self.written;
         self.written = self.written.saturating_add(bytes.len() as u64);
-        if self.written <= ATTEMPT_BYTES_MAX {
-            self.record(stream.into(), &text);
-        } else if before <= ATTEMPT_BYTES_MAX {
-            self.written = ATTEMPT_BYTES_MAX + 1;
-            self.note("(more than 64 MiB were printed; the rest is not kept)");
-        }
+        // It is kept before it is shown: who is shown a line finds it, and all before it, in the log.
+        let kept_to = if self.written <= ATTEMPT_BYTES_MAX {
+            self.record(stream.into(), &text)
+        } else {
+            if before <= ATTEMPT_BYTES_MAX {
+                self.written = ATTEMPT_BYTES_MAX + 1;
+                self.note("(more than 64 MiB were printed; the rest is not kept)");
+            }
+            None
+        };
+        self.show(stream, &text, kept_to);
     }
 
-    fn show(&mut self, stream: Stream, text: &str) {
+    fn show(&mut self, stream: Stream, text: &str, kept_to: Option<u64>) {
         let Some(live) = &self.live else { return };
         let at = now();
         for line in text.lines() {
@@ -189,6 +193,7 @@ impl Writer {
                 text: line.to_owned(),
                 token: self.token,
                 at,
+                kept_to,
             };
             let refused =
                 if self.unsent.is_empty() { live.try_send(line).err() } else { Some(TrySendError::Full(line)) };
@@ -200,34 +205,43 @@ impl Writer {
         }
     }
 
-    fn record(&mut self, source: Source, text: &str) {
+    /// Gives where the record ends in the file.
+    fn record(&mut self, source: Source, text: &str) -> Option<u64> {
         if self.broken {
-            return;
+            return None;
         }
-        self.broken = self.append(source, text).is_err();
+        let end = self.append(source, text).ok();
+        self.broken = end.is_none();
+        end
     }
 
-    fn append(&mut self, source: Source, text: &str) -> io::Result<()> {
+    fn append(&mut self, source: Source, text: &str) -> io::Result<u64> {
         let now = now().0;
         let mut bytes = Vec::with_capacity(text.len() + 64);
-        if self.file.is_none() {
-            if let Some(folder) = self.path.parent() {
-                folders::ensure_folder(folder)?;
-            }
-            // Appending keeps what a crashed hand-out of the same attempt wrote; its last line may lack an end.
-            let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-            if file.metadata()?.len() > 0 {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                if let Some(folder) = self.path.parent() {
+                    folders::ensure_folder(folder)?;
+                }
+                // Appending keeps what a crashed hand-out of the same attempt wrote; its last line may lack an end.
+                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+                if file.metadata()?.len() > 0 {
+                    bytes.push(b'\n');
+                }
+                let head = Head { tol_log: VERSION, unit: self.unit.to_string(), attempt: self.attempt, t: now };
+                serde_json::to_writer(&mut bytes, &head)?;
                 bytes.push(b'\n');
+                file
             }
-            self.file = Some(file);
-            let head = Head { tol_log: VERSION, unit: self.unit.to_string(), attempt: self.attempt, t: now };
-            serde_json::to_writer(&mut bytes, &head)?;
-            bytes.push(b'\n');
-        }
+        };
         serde_json::to_writer(&mut bytes, &Record { t: now, s: source, d: text.into() })?;
         bytes.push(b'\n');
         // One write for each record: a crash leaves whole lines behind, but for the last one.
-        self.file.as_mut().map_or(Ok(()), |file| file.write_all(&bytes))
+        file.write_all(&bytes)?;
+        let end = file.stream_position()?;
+        self.file = Some(file);
+        Ok(end)
     }
 }
 
@@ -330,6 +344,48 @@ pub fn read(log: &Log) -> io::Result<impl Iterator<Item = io::Result<Piece>>> {
             }
         }
     }))
+}
+
+/// A part of a log.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// Each with the byte at which its record ends.
+    pub pieces: Vec<(Piece, u64)>,
+    /// The byte at which the next part begins.
+    pub end: u64,
+    /// True if there was no more when it was read.
+    pub is_last: bool,
+}
+
+/// Reads about so many bytes of a log, from where an earlier part ended. A line that is still being written is left to
+/// the next part.
+///
+/// # Errors
+/// The system's, if the file is there but cannot be read.
+pub fn read_part(path: &Path, start: u64, bytes: u64) -> io::Result<Part> {
+    let mut part = Part { end: start, ..Part::default() };
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Part { is_last: true, ..part }),
+        Err(error) => return Err(error),
+    };
+    file.seek(SeekFrom::Start(start))?;
+    let mut lines = BufReader::new(file);
+    let mut line = Vec::new();
+    while part.end - start < bytes {
+        line.clear();
+        lines.read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            part.is_last = true;
+            break;
+        }
+        part.end += line.len() as u64;
+        if let Ok(record) = serde_json::from_slice::<Record>(&line) {
+            let text = record.d.into_owned();
+            part.pieces.push((Piece { time: Timestamp(record.t), source: record.s, text }, part.end));
+        }
+    }
+    Ok(part)
 }
 
 /// The time of the system's clock.
@@ -449,6 +505,29 @@ mod tests {
         let mut third = writer(folder.path(), None);
         third.push(Stream::Out, b"again\n");
         assert_eq!(read_all(folder.path()), [(Source::Out, "again\n".to_owned())]);
+    }
+
+    #[test]
+    fn a_log_is_read_in_parts_while_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, mut lines) = mpsc::channel(9);
+        let mut writer = writer(folder.path(), Some(sender));
+        writer.push(Stream::Out, b"one\n");
+        writer.push(Stream::Err, b"two\nthree\n");
+        let path = list(folder.path(), &RunId::new("r")).unwrap().remove(0).path;
+        let first = read_part(&path, 0, 100).unwrap();
+        assert_eq!((first.pieces.len(), first.is_last), (1, false));
+        assert_eq!(lines.try_recv().unwrap().kept_to, Some(first.end), "what is shown is in the log by then");
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"t\":1,\"s\":\"ou").unwrap();
+        let second = read_part(&path, first.end, 1000).unwrap();
+        let texts: Vec<(&str, u64)> = second.pieces.iter().map(|(piece, end)| (piece.text.as_str(), *end)).collect();
+        assert_eq!((&texts[..], second.is_last), (&[("two\nthree\n", second.end)][..], true));
+        assert_eq!(lines.try_recv().unwrap().kept_to, Some(second.end));
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"t\",\"d\":\"four\\n\"}\n").unwrap();
+        let third = read_part(&path, second.end, 1000).unwrap();
+        assert_eq!(third.pieces[0].0.text, "four\n");
+        assert!(read_part(&path, third.end, 1000).unwrap().pieces.is_empty());
+        assert!(read_part(&folder.path().join("none"), 7, 1000).unwrap().is_last);
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Undecodable {
 pub enum EnvelopeError {
     /// It is larger than any hop takes.
     #[error(
-        "MESSAGE_TOO_LARGE: the message has {bytes} bytes, the limit is {limit}; give scheduler and workers an artifact store, or make the payload smaller"
+        "MESSAGE_TOO_LARGE: the message has {bytes} bytes, the limit is {limit}; give scheduler and workers one artifact store (DATABASE_URL or --artifact-dir), or make the payload smaller"
     )]
     TooLarge { bytes: usize, limit: usize },
     /// Its bytes or a part of it cannot be read.

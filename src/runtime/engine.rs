@@ -249,8 +249,9 @@ impl Loop {
         let state = State::new(start.program, accepted.clone(), at);
         let mut live = Live::new(state, start.watcher);
         live.accept(Box::new(start.row));
+        // Another process may be accepting it at this moment: until it is this one's, workers hear nothing of it here.
+        live.unannounced = true;
         self.live.insert(run.clone(), live);
-        self.dispatch.begin(&run);
         self.record(&run, at, Event::Accepted(Box::new((*accepted).clone())));
     }
 
@@ -364,7 +365,8 @@ impl Loop {
             for effect in effects {
                 self.perform(run, at, effect);
             }
-            // Only now is all that had been out out here. Whoever came before with some of it was not sent away.
+            // Only now is the run surely this process's, and all that had been out is out here. Whoever came before with
+            // some of it was not sent away.
             if let Some(live) = self.live.get_mut(run)
                 && std::mem::take(&mut live.unannounced)
             {

@@ -33,7 +33,7 @@ pub(super) struct Live {
     pub touched: bool,
     /// The timer under which the loop knows the run.
     pub timer: Option<Timestamp>,
-    /// It was taken up, and workers are not told yet that what is not out here is stale.
+    /// Workers are not told yet that what is not out here is stale.
     pub unannounced: bool,
     /// True once watchers were told that only people can move it on.
     pub told_waiting: bool,

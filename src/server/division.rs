@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::RunId;
 use crate::journal::{Holdings, JournalError, Partitions};
 use crate::runtime::RuntimeError;
 use crate::server::core::Core;
@@ -20,11 +19,6 @@ pub struct Division {
 }
 
 impl Division {
-    /// Whether a run of this name can be begun here.
-    pub fn holds(&self, run: &RunId) -> bool {
-        self.partitions.is_sure(self.partitions.partition_of(run))
-    }
-
     /// Looks at the division; blocks. `count` counts the looks from 0.
     ///
     /// # Errors
@@ -32,7 +26,7 @@ impl Division {
     pub fn look(&self, core: &Arc<Core>, count: u32) -> Result<(), JournalError> {
         let Holdings { held, gained, lost, schedulers } = self.partitions.renew()?;
         for run in core.hall.driven() {
-            if lost.contains_key(&self.partitions.partition_of(&run)) {
+            if lost.contains_key(&self.partitions.partition_of(&run)) && !self.partitions.holds_alone(&run) {
                 core.engine.lose(&run);
             }
         }
@@ -44,15 +38,17 @@ impl Division {
             (core.say)(&format!("{} of {} partitions are here; {words}", held.len(), self.partitions.count()));
         }
         let looked_at = if count.is_multiple_of(STRAYS_EVERY) { held.keys() } else { gained.keys() };
-        let mut taken = 0;
+        let mut runs = self.partitions.orphans(&held.keys().copied().collect::<Vec<u32>>())?;
         for partition in looked_at {
-            for run in self.partitions.unfinished_runs(*partition)? {
-                match core.take_up(&run) {
-                    Ok(true) => taken += 1,
-                    Ok(false) | Err(RuntimeError::Held { .. }) => {}
-                    Err(RuntimeError::Journal(error)) if !error.is_of_one_run() => return Err(error),
-                    Err(error) => (core.say)(&format!("run {run} is not taken up: {error}")),
-                }
+            runs.extend(self.partitions.unfinished_runs(*partition)?);
+        }
+        let mut taken = 0;
+        for run in runs {
+            match core.take_up(&run) {
+                Ok(true) => taken += 1,
+                Ok(false) | Err(RuntimeError::Held { .. }) => {}
+                Err(RuntimeError::Journal(error)) if !error.is_of_one_run() => return Err(error),
+                Err(error) => (core.say)(&format!("run {run} is not taken up: {error}")),
             }
         }
         core.tell_taken(taken);

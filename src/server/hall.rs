@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -12,16 +11,11 @@ use crate::handler::LogLine;
 use crate::id::{RunId, UnitPath};
 use crate::report::{summary, summary_text};
 use crate::runtime::{RunEvent, RuntimeError};
-use crate::scheduler::{Note, State, StepStatus};
+use crate::scheduler::{Note, State};
 use crate::time::Timestamp;
 
 /// What a watcher may be behind by before it has to read from the journal.
 const BACKLOG: usize = 1024;
-
-/// What programs print in the first moments of a run is kept for whoever has started it and is about to watch: so many
-/// bytes, for so long.
-const EARLY_BYTES: usize = 4096;
-const EARLY: Duration = Duration::from_secs(2);
 
 /// Tells whether a run was accepted.
 pub type Accepted = oneshot::Receiver<Result<(), RuntimeError>>;
@@ -34,7 +28,7 @@ pub enum Told {
         note: Note,
     },
     /// Only a person can move it on.
-    Waiting(Vec<(UnitPath, StepStatus)>),
+    Waiting(Vec<UnitPath>),
     Log(Arc<LogLine>),
     Ended(Arc<End>),
     /// This process drives it no longer, and it has not ended.
@@ -64,10 +58,6 @@ pub struct Hall {
 }
 
 struct Entry {
-    entered: Instant,
-    /// What was printed before anybody watched.
-    early: Vec<Arc<LogLine>>,
-    early_bytes: usize,
     /// Made when somebody first watches.
     watchers: Option<broadcast::Sender<Told>>,
     /// Who waits for the run to be accepted.
@@ -83,14 +73,7 @@ impl Hall {
         if runs.contains_key(run) {
             return None;
         }
-        let entry = Entry {
-            entered: Instant::now(),
-            early: Vec::new(),
-            early_bytes: 0,
-            watchers: None,
-            accepted: Some(accepted),
-        };
-        runs.insert(run.clone(), entry);
+        runs.insert(run.clone(), Entry { watchers: None, accepted: Some(accepted) });
         drop(runs);
         let (sender, events) = mpsc::unbounded_channel();
         tokio::spawn(self.clone().follow(run.clone(), events));
@@ -107,25 +90,18 @@ impl Hall {
         self.runs().keys().cloned().collect()
     }
 
-    /// What is told of a run from now on, and what was printed just before; none if it is not driven here.
-    pub fn watch(&self, run: &RunId) -> Option<(broadcast::Receiver<Told>, Vec<Arc<LogLine>>)> {
+    /// What is told of a run from now on; none if it is not driven here.
+    pub fn watch(&self, run: &RunId) -> Option<broadcast::Receiver<Told>> {
         let mut runs = self.runs();
         let entry = runs.get_mut(run)?;
-        let early = std::mem::take(&mut entry.early);
-        Some((entry.watchers.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe(), early))
+        Some(entry.watchers.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe())
     }
 
     /// A program of a run printed a line.
     pub fn log(&self, line: LogLine) {
         let mut runs = self.runs();
-        let Some(entry) = runs.get_mut(&line.run) else { return };
-        if entry.watchers.is_some() {
+        if let Some(entry) = runs.get_mut(&line.run).filter(|entry| entry.watchers.is_some()) {
             entry.tell(Told::Log(Arc::new(line)));
-        } else if entry.entered.elapsed() > EARLY {
-            entry.early = Vec::new();
-        } else if entry.early_bytes + line.text.len() < EARLY_BYTES {
-            entry.early_bytes += line.text.len();
-            entry.early.push(Arc::new(line));
         }
     }
 
@@ -136,7 +112,10 @@ impl Hall {
                     entry.answer(Ok(()));
                     entry.tell(Told::Note { at, note });
                 }),
-                RunEvent::Waiting { questions } => self.with(&run, |entry| entry.tell(Told::Waiting(questions))),
+                RunEvent::Waiting { questions } => {
+                    let names = questions.into_iter().map(|(path, _)| path).collect();
+                    self.with(&run, |entry| entry.tell(Told::Waiting(names)));
+                }
                 RunEvent::Ended(state) => {
                     let told = match state.verdict {
                         Some(_) => Told::Ended(Arc::new(End::of(&state))),

@@ -8,7 +8,9 @@ mod division;
 mod error;
 mod figures;
 mod hall;
+mod kept;
 mod looks;
+mod own_work;
 mod parcels;
 mod retention;
 mod service;
@@ -21,6 +23,7 @@ mod views;
 
 pub use error::ServerError;
 pub use hall::{End, Told};
+pub use kept::{Kept, Place, Reading};
 pub use retention::{Removed, Retention};
 pub use start::{LocalWorker, Server, ServerConfig, Signalled};
 pub use tail::{Line, Tail};

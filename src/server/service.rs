@@ -24,9 +24,11 @@ use crate::scheduler::{Decision, Settlement};
 use crate::server::core::Core;
 use crate::server::error::status_of;
 use crate::server::hall::End;
+use crate::server::kept::{Kept, Place};
 use crate::server::submit::submit;
 use crate::server::tail::{Line, Tail};
 use crate::server::views::{LogsFound, each_log_line, find_run, history_text, row_object, show_object, show_text};
+use crate::time::Timestamp;
 
 /// How many lines wait for a caller who reads slowly.
 const STREAM_LINES: usize = 64;
@@ -111,6 +113,16 @@ impl Runs for RunsService {
         let asked = request.into_inner();
         let run = self.find(asked.run).await?.run;
         let core = self.core.clone();
+        let kept = match asked.read {
+            Some(read) => {
+                let place = |place: v1::LogPlace| {
+                    let v1::LogPlace { unit, attempt, end, lines } = place;
+                    ((UnitPath::new(&unit), attempt), Place { end, lines })
+                };
+                Kept::behind(core.state_dir.clone(), run.clone(), read.places.into_iter().map(place).collect())
+            }
+            None => Kept::since(core.state_dir.clone(), run.clone(), asked.from_seq),
+        };
         let tail = Tail {
             changes: core.journal.subscribe(),
             journal: core.journal.clone(),
@@ -118,7 +130,8 @@ impl Runs for RunsService {
             rebuild: Arc::new(move |run, see| core.rebuild(run, see)),
             run,
             from: asked.from_seq,
-            logs: asked.logs,
+            logs: asked.logs.then_some(kept),
+            last: Timestamp(0),
         };
         let (lines, mut inbox) = mpsc::channel(STREAM_LINES);
         let (out, stream) = mpsc::channel(1);
@@ -241,13 +254,15 @@ fn command_of(command: Option<Command>, by: String) -> Result<ControlCommand, St
 }
 
 fn watch_event(line: Line) -> v1::WatchEvent {
-    let empty = v1::WatchEvent { line_json: String::new(), last: false, text: String::new(), log: None };
+    let empty = v1::WatchEvent { line_json: String::new(), last: false, text: String::new(), log: None, log_end: 0 };
     match line {
         Line::Note(line) | Line::Waiting(line) => v1::WatchEvent { line_json: line, ..empty },
-        Line::Log(line) => v1::WatchEvent { log: Some(log_line(&line)), ..empty },
+        Line::Log(line) => {
+            v1::WatchEvent { log: Some(log_line(&line)), log_end: line.kept_to.unwrap_or_default(), ..empty }
+        }
         Line::End(end) => {
             let End { summary, text } = (*end).clone();
-            v1::WatchEvent { line_json: summary, last: true, text, log: None }
+            v1::WatchEvent { line_json: summary, last: true, text, ..empty }
         }
     }
 }
@@ -263,6 +278,6 @@ fn log_line(line: &LogLine) -> v1::LogLine {
         attempt: line.attempt,
         stream: stream.into(),
         text: line.text.clone(),
-        at_ms: millis(SystemTime::now()),
+        at_ms: line.at.0,
     }
 }

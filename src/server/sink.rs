@@ -15,9 +15,9 @@ pub struct Sink {
 }
 
 impl LogSink for Sink {
-    fn write(&self, worker: &str, lines: &[WorkerLine]) {
-        self.folder.write(worker, lines);
-        for line in lines {
+    fn write(&self, _worker: &str, lines: &[WorkerLine]) {
+        let kept = self.folder.keep(lines).flat_map(|(lines, end)| lines.iter().map(move |line| (line, end)));
+        for (line, kept_to) in kept {
             let stream = match line.stream {
                 LogStream::Out => Stream::Out,
                 LogStream::Err => Stream::Err,
@@ -32,6 +32,7 @@ impl LogSink for Sink {
                 stream,
                 text: line.text.clone(),
                 at: Timestamp(line.at_ms),
+                kept_to,
             });
         }
     }

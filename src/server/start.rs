@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifact::Store;
 use crate::dispatch::kafka::{Bus, BusOptions, KafkaSettings};
-use crate::dispatch::{Hub, Joining, LocalSession, Stop, Terms};
+use crate::dispatch::{Hub, Joining, LocalSession, Perform, Stop, Terms};
 use crate::gateway::{Gateway, GatewayConfig, Readiness};
 use crate::handler::{LogFolder, WorkerContext};
 use crate::id::RunId;
@@ -29,6 +29,7 @@ use crate::server::error::ServerError;
 use crate::server::figures::Figures;
 use crate::server::hall::Hall;
 use crate::server::looks;
+use crate::server::own_work::{Noting, OwnWork};
 use crate::server::parcels::StoredParcels;
 use crate::server::retention::Retention;
 use crate::server::service::RunsService;
@@ -103,6 +104,7 @@ pub struct Server {
     address: SocketAddr,
     bus: Option<Arc<Bus>>,
     local: Option<LocalSession>,
+    own_work: Option<Arc<OwnWork>>,
     local_context: Option<Arc<WorkerContext>>,
     /// What was last told of queues that no worker serves.
     unserved: BTreeMap<Arc<str>, usize>,
@@ -182,12 +184,14 @@ impl Server {
             readiness,
             address,
             local: None,
+            own_work: None,
             changed: Arc::new(Notify::new()),
             taking: None,
             ending,
             grace,
         };
         server.serve_folder(folder, watch).await?;
+        server.begin_notes();
         if local_worker == LocalWorker::On {
             server.start_local_worker(&hall, environment);
         }
@@ -267,6 +271,23 @@ impl Server {
         self.unserved = unserved;
     }
 
+    /// Has the hub know what the local workers of earlier processes had, and begins notes of what this one's has.
+    fn begin_notes(&mut self) {
+        match OwnWork::begin(&self.core.state_dir) {
+            Ok((own_work, gone)) => {
+                self.hub.are_gone(gone);
+                self.own_work = Some(Arc::new(own_work));
+            }
+            Err(error) => {
+                (self.core.say)(&format!(
+                    "warning: what this server works on cannot be noted in {}, so that the next one waits for the \
+                     lease of it: {error}",
+                    self.core.state_dir.display()
+                ));
+            }
+        }
+    }
+
     fn start_local_worker(&mut self, hall: &Arc<Hall>, environment: BTreeMap<String, String>) {
         let (lines, mut live) = mpsc::channel(LIVE_LINES);
         let hall = hall.clone();
@@ -287,7 +308,12 @@ impl Server {
             leases: Vec::new(),
             local: true,
         };
-        self.local = Some(LocalSession::start(&self.hub, joining, Arc::new(Worker::new(context))));
+        let performer = Worker::new(context);
+        let performer: Arc<dyn Perform> = match self.own_work.clone() {
+            Some(work) => Arc::new(Noting { performer, work }),
+            None => Arc::new(performer),
+        };
+        self.local = Some(LocalSession::start(&self.hub, joining, performer));
     }
 
     /// Takes up what was left, beside everything else; among several servers, again and again.
@@ -380,6 +406,10 @@ impl Server {
             }
         }
         self.settle().await;
+        if let Some(own_work) = &self.own_work {
+            // No worker is given anything any more: the next process need not wait for one to name these.
+            own_work.nobody_has(&self.hub.queued());
+        }
         let left = running();
         if left > 0 {
             (self.core.say)(&format!("{left} steps are stopped; a new server begins them again"));

@@ -36,15 +36,10 @@ pub async fn submit(core: &Arc<Core>, request: SubmitRequest) -> Result<SubmitRe
         "" => None,
         _ => Some(core.keyed.lock().await),
     };
+    let is_keyed = !request.idempotency_key.is_empty();
     let run = run_of(core, &request.idempotency_key)?;
-    if !request.idempotency_key.is_empty() && core.journal.run(&run).map_err(status_of_journal)?.is_some() {
+    if is_keyed && core.journal.run(&run).map_err(status_of_journal)?.is_some() {
         return Ok(SubmitResponse { run_id: run.to_string(), existed: true });
-    }
-    if let Some(division) = core.division.as_ref().filter(|division| !division.holds(&run)) {
-        let partition = division.partitions.partition_of(&run);
-        return Err(Status::unavailable(format!(
-            "the run of this key belongs to partition {partition}, which another server holds: submit it there, or try again"
-        )));
     }
     let program = find(&set, &request.pipeline)?;
     let profile = request.profile.clone().or_else(|| core.environment.get("TOL_ENV").cloned());
@@ -81,11 +76,18 @@ pub async fn submit(core: &Arc<Core>, request: SubmitRequest) -> Result<SubmitRe
     core.engine.run(StartRun { program, accepted, row, watcher: Some(watcher) });
     match accepted_news.await.unwrap_or(Err(RuntimeError::Stopped)) {
         Ok(()) => Ok(SubmitResponse { run_id: run.to_string(), existed: false }),
+        // Whoever comes second to the database with a key finds the run of the first.
+        Err(error) if is_keyed => match core.journal.run(&run) {
+            Ok(Some(_)) => Ok(SubmitResponse { run_id: run.to_string(), existed: true }),
+            Ok(None) | Err(_) => Err(status_of(&error)),
+        },
         Err(error) => Err(status_of(&error)),
     }
 }
 
 /// A fresh name, or the one that belongs to a key: two requests with one key name one run, whichever server gets them.
+/// A run of a key may belong to a partition of another server; then this one holds it by itself, and the other takes it
+/// up if this one dies.
 fn run_of(core: &Core, key: &str) -> Result<RunId, Status> {
     if !key.is_empty() {
         return Ok(keyed(key));

@@ -16,6 +16,7 @@ use crate::report::{note_line, run_line};
 use crate::runtime::{Rebuilt, RuntimeError, advance, read_events, rebuild_with};
 use crate::scheduler::{Effect, Note, RunStatus, State};
 use crate::server::hall::{End, Hall, Told};
+use crate::server::kept::Kept;
 use crate::time::Timestamp;
 
 /// How often a run that another process drives is looked at.
@@ -49,13 +50,45 @@ pub struct Tail {
     pub run: RunId,
     /// The number of the first change that is wanted.
     pub from: u64,
-    pub logs: bool,
+    /// What programs print, if that is wanted.
+    pub logs: Option<Kept>,
     /// Tells of changes by others, if the journal does.
     pub changes: Option<watch::Receiver<u64>>,
+    /// The time of what was told last.
+    pub last: Timestamp,
 }
 
 /// Nobody listens any more.
-struct Gone;
+#[derive(Debug)]
+pub struct Gone;
+
+/// Why nothing more is told.
+enum Stopped {
+    Gone,
+    By(RuntimeError),
+}
+
+impl From<Gone> for Stopped {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<RuntimeError> for Stopped {
+    fn from(error: RuntimeError) -> Self {
+        Self::By(error)
+    }
+}
+
+/// What comes after something was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    More,
+    /// The journal is to be read again.
+    Journal,
+    /// The run has ended.
+    Over,
+}
 
 /// How far the journal was read.
 struct Known {
@@ -71,7 +104,7 @@ impl Tail {
             rebuild_with(&*reader, run, &mut |row, profile| crate::runtime::load_program(&*reader, row, profile), see)
         });
         let changes = journal.subscribe();
-        Self { journal, hall: None, rebuild, run, from: 0, logs: false, changes }
+        Self { journal, hall: None, rebuild, run, from: 0, logs: None, changes, last: Timestamp(0) }
     }
 
     /// Tells everything until the run has ended or nobody listens.
@@ -79,30 +112,38 @@ impl Tail {
     /// # Errors
     /// If the run cannot be read.
     pub async fn follow(mut self, out: mpsc::Sender<Line>) -> Result<(), RuntimeError> {
+        match self.tell_all(&out).await {
+            Ok(()) | Err(Stopped::Gone) => Ok(()),
+            Err(Stopped::By(error)) => Err(error),
+        }
+    }
+
+    async fn tell_all(&mut self, out: &mpsc::Sender<Line>) -> Result<(), Stopped> {
         let mut known = None;
         loop {
-            // First the place in the hall, then the journal: what becomes durable in between is told by both.
+            // First the place in the hall, then the journal, then the logs: what is new in between is told by both, and
+            // given once.
             let watching = self.hall.as_ref().and_then(|hall| hall.watch(&self.run));
             let started = Instant::now();
-            let (now_known, lines) = self.read(known.take()).await?;
+            let (now_known, news) = self.read(known.take()).await?;
+            if let Some(logs) = &mut self.logs {
+                logs.look().await;
+            }
             let took = started.elapsed();
-            let has_ended = now_known.state.verdict.is_some();
             // While the engine tells, a second copy of the run's state would only take room.
             known = watching.is_none().then_some(now_known);
-            let (told, early) = watching.unzip();
-            let early = early.into_iter().flatten().filter(|_| self.logs).map(Line::Log);
-            for line in lines.into_iter().chain(early) {
-                if out.send(line).await.is_err() {
+            for told in news {
+                if self.tell(told, out).await? == Next::Over {
                     return Ok(());
                 }
             }
-            if has_ended {
-                return Ok(());
+            if let Some(logs) = &mut self.logs {
+                logs.rest(out).await?;
             }
-            match told {
-                Some(told) => match self.listen(told, &out).await {
-                    Ok(true) | Err(Gone) => return Ok(()),
-                    Ok(false) => {}
+            match watching {
+                Some(told) => match self.listen(told, out).await? {
+                    Next::Over => return Ok(()),
+                    Next::Journal | Next::More => {}
                 },
                 None => {
                     tokio::select! {
@@ -118,6 +159,8 @@ impl Tail {
     async fn changed(&mut self, took: Duration) {
         let rest = took * REST;
         match &mut self.changes {
+            // No notice comes of what programs print.
+            _ if self.logs.is_some() => tokio::time::sleep(LOOK.max(rest)).await,
             Some(changes) => {
                 tokio::time::sleep(rest).await;
                 // A change that is not told of, and the end of the telling, are found by the slow look.
@@ -131,7 +174,7 @@ impl Tail {
     }
 
     /// Reads what is new in the journal, and gives what is to be told of it.
-    async fn read(&mut self, known: Option<Known>) -> Result<(Known, Vec<Line>), RuntimeError> {
+    async fn read(&mut self, known: Option<Known>) -> Result<(Known, Vec<Told>), RuntimeError> {
         let (journal, rebuild, run) = (self.journal.clone(), self.rebuild.clone(), self.run.clone());
         let read = tokio::task::spawn_blocking(move || {
             let mut notes: Vec<(Timestamp, Note)> = Vec::new();
@@ -163,57 +206,66 @@ impl Tail {
         });
         let (known, notes, is_first) = read.await.map_err(|_| RuntimeError::Stopped)??;
         let has_news = !notes.is_empty();
-        let mut lines: Vec<Line> = Vec::new();
-        for (at, note) in notes {
-            lines.extend(self.line(at, &note));
-        }
+        let mut news: Vec<Told> = notes.into_iter().map(|(at, note)| Told::Note { at, note }).collect();
         let state = &known.state;
         if state.verdict.is_some() {
-            lines.push(Line::End(Arc::new(End::of(state))));
+            news.push(Told::Ended(Arc::new(End::of(state))));
         } else if state.status() == RunStatus::Waiting && (is_first || has_news) {
-            let names = state.open_questions().map(|key| state.path(key)).collect::<Vec<_>>();
-            lines.push(self.waiting(state.now, &names));
+            self.last = state.now;
+            news.push(Told::Waiting(state.open_questions().map(|key| state.path(key)).collect()));
         }
-        Ok((known, lines))
+        Ok((known, news))
     }
 
-    /// Tells what the engine tells; true if the run has ended, false if the journal is to be read again.
-    async fn listen(&mut self, mut told: broadcast::Receiver<Told>, out: &mpsc::Sender<Line>) -> Result<bool, Gone> {
-        let mut last = Timestamp(0);
+    /// Tells what the engine tells, until the run has ended or the journal is to be read again.
+    async fn listen(&mut self, mut told: broadcast::Receiver<Told>, out: &mpsc::Sender<Line>) -> Result<Next, Gone> {
         loop {
             let next = tokio::select! {
                 next = told.recv() => next,
                 () = out.closed() => return Err(Gone),
             };
-            let line = match next {
-                Ok(Told::Note { at, note }) => {
-                    last = at;
-                    self.line(at, &note)
-                }
-                Ok(Told::Waiting(questions)) => {
-                    let names: Vec<UnitPath> = questions.into_iter().map(|(path, _)| path).collect();
-                    Some(self.waiting(last, &names))
-                }
-                Ok(Told::Log(line)) => self.logs.then_some(Line::Log(line)),
-                Ok(Told::Ended(end)) => {
-                    out.send(Line::End(end)).await.map_err(|_| Gone)?;
-                    return Ok(true);
-                }
-                Ok(Told::Left) | Err(RecvError::Lagged(_) | RecvError::Closed) => return Ok(false),
+            let next = match next {
+                Ok(told) => self.tell(told, out).await?,
+                Err(RecvError::Lagged(_) | RecvError::Closed) => Next::Journal,
             };
-            if let Some(line) = line {
-                out.send(line).await.map_err(|_| Gone)?;
+            if next != Next::More {
+                return Ok(next);
             }
         }
     }
 
-    /// The line of a change, unless it was told or is not wanted.
-    fn line(&mut self, at: Timestamp, note: &Note) -> Option<Line> {
-        if note.seq < self.from {
-            return None;
-        }
-        self.from = note.seq + 1;
-        Some(Line::Note(note_line(&self.run, at, note)))
+    /// Tells one thing, unless it was told or is not wanted.
+    async fn tell(&mut self, told: Told, out: &mpsc::Sender<Line>) -> Result<Next, Gone> {
+        let line = match told {
+            Told::Note { at, note } => {
+                self.last = self.last.max(at);
+                if let Some(logs) = &mut self.logs {
+                    logs.before(&note, out).await?;
+                }
+                if note.seq < self.from {
+                    return Ok(Next::More);
+                }
+                self.from = note.seq + 1;
+                Line::Note(note_line(&self.run, at, &note))
+            }
+            Told::Waiting(names) => self.waiting(self.last, &names),
+            Told::Log(line) => {
+                if let Some(logs) = &mut self.logs {
+                    logs.line(line, out).await?;
+                }
+                return Ok(Next::More);
+            }
+            Told::Ended(end) => {
+                if let Some(logs) = &mut self.logs {
+                    logs.rest(out).await?;
+                }
+                out.send(Line::End(end)).await.map_err(|_| Gone)?;
+                return Ok(Next::Over);
+            }
+            Told::Left => return Ok(Next::Journal),
+        };
+        out.send(line).await.map_err(|_| Gone)?;
+        Ok(Next::More)
     }
 
     fn waiting(&self, at: Timestamp, names: &[UnitPath]) -> Line {

@@ -1,7 +1,7 @@
 //! Workers on the other side of a connection: the built `tol worker` against a gateway in this process.
 
 mod access;
-mod certificates;
+pub mod certificates;
 mod limits;
 mod proxy;
 mod stage;

@@ -1,20 +1,16 @@
 //! `tol serve` and the commands that reach its runs from elsewhere, with the real program.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::postgres;
+use crate::serving::{PATIENCE, Serving, program, read_from};
 use crate::support::{Project, Ran};
 
-/// A test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// It goes on for a moment after it has spoken, so that whoever submits it watches before it has ended.
 const GREET: &str = "\
 apiVersion: tol/v1
 name: greet
@@ -23,7 +19,7 @@ params:
   times: { type: integer, default: 1 }
 steps:
   - id: hello
-    run: echo \"hello $WHO\"; sleep 0.2
+    run: echo \"hello $WHO\"
     env: { WHO: \"{{ params.who }}\" }
 outputs:
   text: \"{{ hello.outputs.text }}\"
@@ -64,166 +60,6 @@ steps:
     env: { MARKS: \"{{ env.MARKS }}\" }
 inherit_env: [MARKS]
 ";
-
-/// A server over a project of its own.
-struct Serving {
-    project: Project,
-    child: Child,
-    address: String,
-    said: Arc<Mutex<Vec<String>>>,
-}
-
-impl Serving {
-    fn new(files: &[(&str, &str)]) -> Self {
-        Self::over(Project::new(files), &[])
-    }
-
-    fn over(project: Project, flags: &[&str]) -> Self {
-        let said: Arc<Mutex<Vec<String>>> = Arc::default();
-        let child = spawn(&project, flags, &said);
-        let mut serving = Self { project, child, address: String::new(), said };
-        serving.address = serving.listening();
-        serving
-    }
-
-    /// The address that it says it listens on.
-    fn listening(&self) -> String {
-        let line = self.until_said("listening on ");
-        let url = line.split_whitespace().find(|word| word.contains("://")).expect("an address");
-        url.trim_end_matches(';').to_owned()
-    }
-
-    #[track_caller]
-    fn until_said(&self, words: &str) -> String {
-        let mut found = None;
-        self.until(&format!("it says `{words}`"), || {
-            found = self.said().into_iter().find(|line| line.contains(words));
-            found.is_some()
-        });
-        found.expect("it was found")
-    }
-
-    #[track_caller]
-    fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !is_so() {
-            assert!(started.elapsed() < PATIENCE, "waited in vain until {what}; the server said {:#?}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.said.lock().expect("no reader has failed").clone()
-    }
-
-    /// A command with `--server`.
-    fn tol(&self, arguments: &[&str]) -> Ran {
-        self.project.tol(&[arguments, &["--server", self.address.as_str()]].concat())
-    }
-
-    /// A command that goes on beside the test.
-    fn begin(&self, arguments: &[&str]) -> Child {
-        program()
-            .args([arguments, &["--server", self.address.as_str()]].concat())
-            .current_dir(self.project.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("tol starts")
-    }
-
-    /// Starts a run and gives its id.
-    #[track_caller]
-    fn submit(&self, arguments: &[&str]) -> String {
-        let ran = self.tol(&[&["run"], arguments, &["--detach"]].concat());
-        assert_eq!(ran.code, Some(0), "{}", ran.said());
-        ran.stdout.trim().to_owned()
-    }
-
-    fn status(&self, run: &str) -> String {
-        let ran = self.tol(&["runs", "show", run, "--format", "json"]);
-        let object: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
-        object["status"].as_str().unwrap_or_default().to_owned()
-    }
-
-    #[track_caller]
-    fn until_status(&self, run: &str, status: &str) {
-        self.until(&format!("the run is {status}"), || self.status(run) == status);
-    }
-
-    fn marks(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.project.path().join("marks")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(status.success());
-    }
-
-    /// Waits for its end; gives its exit code.
-    #[track_caller]
-    fn ended(&mut self) -> Option<i32> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return status.code();
-            }
-            assert!(started.elapsed() < PATIENCE, "it does not end; it said {:#?}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Starts it again over the same folder.
-    fn again(&mut self, flags: &[&str]) {
-        self.said.lock().expect("no reader has failed").clear();
-        self.child = spawn(&self.project, flags, &self.said);
-        self.address = self.listening();
-    }
-
-    fn marks_file(&self) -> PathBuf {
-        self.project.path().join("marks")
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(project: &Project, flags: &[&str], said: &Arc<Mutex<Vec<String>>>) -> Child {
-    read_from(program().args(["serve", "."]), project, flags, said)
-}
-
-/// The program, on this machine and with a journal of its own.
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tol"));
-    command.env_remove("DATABASE_URL").env_remove("TOL_SERVER").env_remove("TOL_TOKEN");
-    command
-}
-
-fn read_from(command: &mut Command, project: &Project, flags: &[&str], said: &Arc<Mutex<Vec<String>>>) -> Child {
-    let mut child = command
-        .args(if flags.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
-        .args(flags)
-        .current_dir(project.path())
-        .env("MARKS", project.path().join("marks"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("tol starts");
-    let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
-    let said = said.clone();
-    std::thread::spawn(move || {
-        for line in stderr.lines().map_while(Result::ok) {
-            said.lock().expect("no reader has failed").push(line);
-        }
-    });
-    child
-}
 
 #[test]
 fn a_run_looks_the_same_from_elsewhere() {
@@ -431,6 +267,7 @@ fn a_killed_server_leaves_its_runs_to_the_next() {
     serving.child.kill().expect("it can be killed");
     serving.child.wait().expect("it ends");
     std::fs::write(serving.marks_file().with_extension("go"), "").expect("a file");
+    let died = Instant::now();
     serving.again(&[]);
     serving.until_said("2 runs are taken up");
     let watched = serving.tol(&["runs", "watch", &run, "--format", "json"]);
@@ -440,6 +277,10 @@ fn a_killed_server_leaves_its_runs_to_the_next() {
         "{}",
         watched.said()
     );
+    // The worker was part of the process that is gone: its lease of 15 seconds is not waited for.
+    assert!(died.elapsed() < Duration::from_secs(8), "{:?}", died.elapsed());
+    let history = serving.tol(&["runs", "show", &run, "--history"]).stdout;
+    assert!(history.contains("it ended with an earlier process of the scheduler"), "{history}");
     assert_eq!(serving.submit(&["slow", "--idempotency-key", "once"]), run, "the key is known after the crash");
     assert_eq!(serving.tol(&["approve", &waiting, "ok"]).code, Some(0));
     serving.until_status(&waiting, "succeeded");
@@ -462,8 +303,10 @@ fn a_server_that_is_told_to_end_lets_its_steps_end() {
     assert_eq!(serving.marks(), ["started", "worked"], "the step has ended, and the next was not begun");
     serving.until_said("1 run goes on");
     let port = serving.address.rsplit(':').next().expect("a port").to_owned();
+    let ended = Instant::now();
     serving.again(&["--listen", &format!("127.0.0.1:{port}")]);
     serving.until_status(&run, "succeeded");
+    assert!(ended.elapsed() < Duration::from_secs(8), "what nobody was given is not waited for: {:?}", ended.elapsed());
     assert_eq!(serving.marks(), ["started", "worked", "one"], "what had ended is not done again");
     let watched = watcher.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&watched.stdout).into_owned();
@@ -482,8 +325,10 @@ fn steps_that_take_too_long_are_left_to_the_next_server() {
     assert_eq!(serving.ended(), Some(0), "{:#?}", serving.said());
     serving.until_said("1 steps are stopped");
     std::fs::write(serving.marks_file().with_extension("go"), "").expect("a file");
+    let ended = Instant::now();
     serving.again(&[]);
     serving.until_status(&run, "succeeded");
+    assert!(ended.elapsed() < Duration::from_secs(8), "{:?}", ended.elapsed());
     assert_eq!(serving.marks(), ["started", "started", "worked", "one"]);
 }
 

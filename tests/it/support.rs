@@ -1,7 +1,7 @@
 //! Runs the built `tol` in a folder of its own, and reads what it says.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -83,6 +83,12 @@ impl Project {
     /// Runs `tol` here with these arguments, to its end.
     pub fn tol(&self, arguments: &[&str]) -> Ran {
         Ran::of(command(env!("CARGO_BIN_EXE_tol"), self.path()).args(arguments))
+    }
+
+    /// Starts `tol` here, to go on beside the test.
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        let mut command = command(env!("CARGO_BIN_EXE_tol"), self.path());
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tol starts")
     }
 
     /// Runs a script in `sh -eu` here; it finds the built `tol` under its name.

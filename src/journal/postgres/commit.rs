@@ -189,6 +189,7 @@ impl Writer {
                         *entry.insert(plan.runs.len() - 1)
                     }
                     Err(error) => {
+                        self.count(&error);
                         *fate = Some(self.refuse(&batch.run, error));
                         continue;
                     }
@@ -262,7 +263,6 @@ impl Writer {
 
     /// Gives a run up for good, and gives the fate of its batch.
     fn refuse(&mut self, run: &RunId, error: JournalError) -> Fate {
-        self.count(&error);
         if !matches!(error, JournalError::NoSuchRun { .. }) {
             self.runs.insert(run.clone(), Known::Refused(error.clone()));
         }
@@ -335,6 +335,10 @@ impl Writer {
                     self.shared.grants().remove(key, *epoch);
                 }
                 let error = self.shared.place.fenced(run, what);
+                // Two that accept a run of one name at once is nothing to be told of: there is one run then.
+                if batch.accept.is_none() {
+                    self.count(&error);
+                }
                 *fate = Some(self.refuse(run, error));
             }
         }

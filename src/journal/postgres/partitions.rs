@@ -151,6 +151,29 @@ impl Partitions {
         })
     }
 
+    /// Whether this process holds a run by itself, whoever has its partition.
+    pub fn holds_alone(&self, run: &RunId) -> bool {
+        self.inner.shared.grants().get(&format!("r/{run}")).is_some()
+    }
+
+    /// The runs of these partitions that a process held singly which is gone, oldest first.
+    pub fn orphans(&self, partitions: &[u32]) -> Result<Vec<RunId>, JournalError> {
+        let homes: Vec<i32> = partitions.iter().filter_map(|partition| i32::try_from(*partition).ok()).collect();
+        let rows = self.inner.call(move |client| {
+            let homes = homes.clone();
+            Box::pin(async move {
+                let sql = "
+                    SELECT h.run FROM tol.owners AS o
+                    JOIN tol.heads AS h ON h.run = substr(o.key, 3) AND h.owner = o.key
+                    JOIN tol.runs AS r ON r.run = h.run
+                    WHERE o.key LIKE 'r/%' AND o.holder IS NOT NULL AND o.expires_at <= clock_timestamp()
+                      AND h.home = ANY ($1::int4[]) AND r.finished_at IS NULL ORDER BY r.number";
+                client.query(sql, &[&homes]).await
+            })
+        })?;
+        Ok(rows.iter().map(|row| RunId::new(row.get(0))).collect())
+    }
+
     /// The runs of a partition that have not ended and that nobody holds singly, oldest first.
     pub fn unfinished_runs(&self, partition: u32) -> Result<Vec<RunId>, JournalError> {
         let home = i32::try_from(partition).unwrap_or(i32::MAX);
