@@ -1,9 +1,9 @@
 //! What programs of a served run print reaches whoever watches, each line once, whenever he begins to watch.
 
-use std::process::Child;
+use std::process::{Child, Stdio};
 
-use crate::serving::Serving;
-use crate::support::Project;
+use crate::serving::{Serving, program};
+use crate::support::{Project, Ran};
 
 /// Speaks, waits for the file `go`, and speaks again.
 const TALK: &str = "\
@@ -86,6 +86,28 @@ fn each_line_is_shown_once_to_whoever_comes_when() {
         serving.project.tol(&["runs", "watch", &run, "--format", "plain"]),
         serving.tol(&["run", "talk", "--format", "plain"]),
     ] {
+        assert_eq!((ran.code, printed(&ran.stdout)), (Some(0), ALL.to_vec()), "{}", ran.said());
+    }
+}
+
+#[test]
+fn lines_of_a_worker_elsewhere_are_shown_once_too() {
+    let serving = Serving::over(Project::new(&[("talk.yaml", TALK)]), &["--no-local-worker"]);
+    std::fs::write(serving.marks_file().with_extension("go"), "").expect("a file");
+    let token = std::fs::read_to_string(serving.project.path().join(".tol/token")).expect("there is a token");
+    let mut worker = program()
+        .args(["worker", "--gateway", serving.address.trim_start_matches("http://"), "--name", "w"])
+        .current_dir(serving.project.path())
+        .env("TOL_TOKEN", token.trim())
+        .env("MARKS", serving.marks_file())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("tol starts");
+    let ran: Vec<Ran> = (0..5).map(|_| serving.tol(&["run", "talk", "--format", "plain"])).collect();
+    worker.kill().expect("it can be killed");
+    worker.wait().expect("it ends");
+    for ran in ran {
         assert_eq!((ran.code, printed(&ran.stdout)), (Some(0), ALL.to_vec()), "{}", ran.said());
     }
 }
