@@ -265,7 +265,7 @@ fn ten_megabytes_pass_and_more_is_refused_by_name() {
                 Record { topic: &topic, partition: None, key: "run", headers: &[("a", "b")], payload: &payload };
             producer.send(record).await.unwrap().written().await.unwrap();
             let found = read_all(&settings, &topic, 1).await;
-            assert!(found[0].payload == payload && found[0].key == b"run", "{compression}");
+            assert!(found[0].payload() == payload && found[0].key() == b"run", "{compression}");
             assert_eq!(found[0].header("a"), Some("b"));
             let more = vec![0; payload.len() + 100_000];
             let error = producer.send(Record { payload: &more, ..record }).await.unwrap_err();
@@ -320,7 +320,7 @@ fn every_way_to_connect_works_and_what_is_wrong_is_said() {
             let producer = Producer::new(&settings, "writer").unwrap();
             let record = Record { topic: &topic, partition: None, key: "k", headers: &[], payload: b"word" };
             producer.send(record).await.unwrap().written().await.unwrap();
-            assert_eq!(read_all(&settings, &topic, 1).await[0].payload, b"word", "{name}");
+            assert_eq!(read_all(&settings, &topic, 1).await[0].payload(), b"word", "{name}");
         }
         for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
             let pairs = with_ca(sasl("SASL_SSL", mechanism, "wrong"), "ca.pem");
@@ -431,7 +431,7 @@ fn a_poison_message_is_put_aside_and_its_partition_moves_on() {
         assert_eq!(scheduler.successes(9, 30).await.len(), 9);
         let letters = read_all(&settings, &Topics::dead_letters(&tasks), 3).await;
         for letter in &letters {
-            assert_eq!(letter.payload, b"this is no envelope");
+            assert_eq!(letter.payload(), b"this is no envelope");
             assert!(letter.header("reason").unwrap().contains("envelope"), "{letter:?}");
             assert_eq!(letter.header("attempts"), Some("3"));
             assert!(letter.header("source").unwrap().starts_with(&format!("{tasks}/")), "{letter:?}");

@@ -293,7 +293,7 @@ fn a_kafka_worker_in_python_takes_leases_and_says_how_tasks_ended() {
         scheduler.hub.stop(&RunId::new("run"), &UnitPath::new("slow"), LeaseToken(121), Stop::Graceful);
         assert_eq!(scheduler.next(30).await.result, Ok(Outcome::Stopped));
         let dead = kafka::read_all(&settings, &Topics::dead_letters(&topic), 3).await;
-        assert!(dead.iter().all(|record| record.payload == b"\xff\xff"), "{dead:?}");
+        assert!(dead.iter().all(|record| record.payload() == b"\xff\xff"), "{dead:?}");
         assert!(dead.iter().all(|record| record.header("source").is_some_and(|source| source.starts_with(&topic))));
 
         worker.terminate();

@@ -264,8 +264,8 @@ impl Shared {
 
     async fn send_bytes(&self, topic: &str, partition: Option<i32>, key: &str, payload: &[u8]) {
         let record = Record { topic, partition, key, headers: HEADERS, payload };
-        match self.producer.send(record).await {
-            Ok(_) => Counts::add(&self.counts.sent),
+        match self.producer.post(record).await {
+            Ok(()) => Counts::add(&self.counts.sent),
             Err(_) => Counts::add(&self.counts.unsent),
         }
     }

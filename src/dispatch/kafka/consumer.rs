@@ -45,16 +45,35 @@ pub struct Received {
     pub offset: i64,
     /// Which assignment of the partition it was read under.
     pub assignment: u64,
-    pub key: Vec<u8>,
+    /// Key and payload, in one piece of memory.
+    bytes: Box<[u8]>,
+    key: usize,
     /// What form the payload says it has.
     pub content_type: Option<Arc<str>>,
     /// The other headers: dead letters have some.
     pub headers: Vec<(String, Vec<u8>)>,
-    pub payload: Vec<u8>,
     pub timestamp_ms: Option<i64>,
 }
 
 impl Received {
+    /// Which messages are kept in order.
+    pub fn key(&self) -> &[u8] {
+        &self.bytes[..self.key]
+    }
+
+    /// The envelope's bytes, if it is one.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[self.key..]
+    }
+
+    /// An empty message of this place.
+    #[cfg(test)]
+    pub(super) fn at(place: Place) -> Self {
+        let Place { topic, partition, offset, assignment } = place;
+        let (content_type, headers, bytes, key, timestamp_ms) = (None, Vec::new(), Box::default(), 0, None);
+        Self { topic, partition, offset, assignment, bytes, key, content_type, headers, timestamp_ms }
+    }
+
     /// The text of one of the other headers.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(key, _)| key == name)?;
@@ -423,15 +442,16 @@ impl Thread {
                 headers.push((header.key.to_owned(), value.to_vec()));
             }
         }
+        let (key, payload) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
         Some(Received {
             topic,
             partition,
             offset: message.offset(),
             assignment,
-            key: message.key().unwrap_or_default().to_vec(),
+            bytes: [key, payload].concat().into_boxed_slice(),
+            key: key.len(),
             content_type,
             headers,
-            payload: message.payload().unwrap_or_default().to_vec(),
             timestamp_ms: message.timestamp().to_millis(),
         })
     }

@@ -78,17 +78,7 @@ mod tests {
     use super::*;
 
     fn message(offset: i64, assignment: u64) -> Received {
-        Received {
-            topic: Arc::from("t"),
-            partition: 0,
-            offset,
-            assignment,
-            key: Vec::new(),
-            content_type: None,
-            headers: Vec::new(),
-            payload: Vec::new(),
-            timestamp_ms: None,
-        }
+        Received::at(Place { topic: Arc::from("t"), partition: 0, offset, assignment })
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Sends messages: each is written once and in order, and acknowledged by all replicas that are in sync.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -9,7 +10,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, NoCustomPartitioner, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 
 use crate::dispatch::kafka::context::Watch;
@@ -36,58 +37,94 @@ pub struct Record<'r> {
     pub payload: &'r [u8],
 }
 
-type Delivered = Result<(i32, i64), RDKafkaErrorCode>;
+/// Where a message was written, or why it was not.
+type Delivered = Result<(i32, i64), Box<KafkaError>>;
 
 type Client = ThreadedProducer<Context, NoCustomPartitioner>;
 
+/// A counter that one thread writes: alone in its cache lines, so that nobody is slowed down by the others.
+#[derive(Default)]
+#[repr(align(128))]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// How the messages fare, of all clients that came one after the other.
+#[derive(Default)]
 struct Fares {
-    began: Instant,
-    failed: AtomicU64,
-    /// How many are on their way.
-    out: AtomicU64,
-    /// When the last of them arrived, or the first of them was sent: milliseconds since the beginning.
-    moved: AtomicU64,
+    sent: Counter,
+    /// Written, or given up.
+    done: Counter,
+    failed: Counter,
+    /// How many were done when somebody last saw that number change, or saw that none was on its way; and when.
+    seen: Mutex<Option<(u64, bool, Instant)>>,
 }
 
 impl Fares {
-    fn new() -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { began: Instant::now(), failed: zero(), out: zero(), moved: zero() }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn sent(&self) {
-        if self.out.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.moved.store(self.now(), Ordering::Relaxed);
-        }
-    }
-
-    fn withdrawn(&self) {
-        self.out.fetch_sub(1, Ordering::Relaxed);
+    fn out(&self) -> u64 {
+        // In this order: more may be done by the time that the other is read, never less.
+        let done = self.done.get();
+        self.sent.get().saturating_sub(done)
     }
 
     fn arrived(&self, failed: bool) {
-        self.out.fetch_sub(1, Ordering::Relaxed);
         if failed {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.moved.store(self.now(), Ordering::Relaxed);
+            self.failed.add();
         }
+        self.done.add();
     }
 
+    /// True if messages are on their way and none has arrived for so long, as far as somebody has asked meanwhile.
     fn is_stuck(&self, since: Duration) -> bool {
-        let age = self.now().saturating_sub(self.moved.load(Ordering::Relaxed));
-        self.out.load(Ordering::Relaxed) > 0 && u128::from(age) > since.as_millis()
+        let (done, is_idle) = (self.done.get(), self.out() == 0);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match *seen {
+            Some((then, false, at)) if then == done && !is_idle => at.elapsed() > since,
+            _ => {
+                *seen = Some((done, is_idle, Instant::now()));
+                false
+            }
+        }
     }
 }
 
+/// Those who want to know of a message, by the numbers that these messages carry.
+#[derive(Default)]
+struct Tickets {
+    last: AtomicUsize,
+    waiting: Mutex<HashMap<usize, oneshot::Sender<Delivered>>>,
+}
+
+/// The number of a message of which nobody wants to know: it costs no memory.
+const NOBODY: usize = 0;
+
+impl Tickets {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<usize, oneshot::Sender<Delivered>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> (usize, oneshot::Receiver<Delivered>) {
+        let ticket = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, receiver) = oneshot::channel();
+        self.waiting().insert(ticket, sender);
+        (ticket, receiver)
+    }
+}
+
+/// What producers that came one after the other share with their clients.
+#[derive(Clone, Default)]
 struct Context {
     watch: Watch,
     fares: Arc<Fares>,
+    tickets: Arc<Tickets>,
 }
 
 impl ClientContext for Context {
@@ -101,51 +138,47 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Box<oneshot::Sender<Delivered>>;
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Self::DeliveryOpaque) {
         let delivered = match result {
             Ok(message) => Ok((message.partition(), message.offset())),
-            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                Err(Box::new(KafkaError::from_delivery(message.topic(), message.payload_len(), code)))
+            }
         };
         self.fares.arrived(delivered.is_err());
-        // Whoever sent it may not want to know.
-        let _ = waiting.send(delivered);
+        if ticket != NOBODY
+            && let Some(waiting) = self.tickets.waiting().remove(&ticket)
+        {
+            // Whoever wanted to know may have gone.
+            let _ = waiting.send(delivered);
+        }
     }
 }
 
-fn make(config: &ClientConfig, watch: &Watch, fares: &Arc<Fares>) -> Result<Client, ClientError> {
-    let context = Context { watch: watch.clone(), fares: fares.clone() };
-    ThreadedProducer::from_config_and_context(config, context)
+fn make(config: &ClientConfig, context: &Context) -> Result<Client, ClientError> {
+    ThreadedProducer::from_config_and_context(config, context.clone())
 }
 
 /// A message on its way.
 #[derive(Debug)]
-pub struct Sent {
-    topic: Arc<str>,
-    bytes: usize,
-    delivered: oneshot::Receiver<Delivered>,
-}
+pub struct Sent(oneshot::Receiver<Delivered>);
 
 impl Sent {
     /// Waits until the message is written for good; gives its partition and offset.
     pub async fn written(self) -> Result<(i32, i64), KafkaError> {
-        match self.delivered.await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(code)) => Err(KafkaError::from_delivery(&self.topic, self.bytes, code)),
-            Err(_) => Err(KafkaError::Closed),
-        }
+        self.0.await.map_err(|_| KafkaError::Closed)?.map_err(|error| *error)
     }
 }
 
 /// Sends messages to a cluster. It is meant to be kept: its first message costs half a second.
 pub struct Producer {
     /// The client, and when it was made.
-    client: RwLock<(Arc<Client>, Instant)>,
+    client: RwLock<(Client, Instant)>,
     config: ClientConfig,
-    watch: Watch,
-    brokers: String,
-    fares: Arc<Fares>,
+    context: Context,
     waited: AtomicU64,
 }
 
@@ -174,15 +207,15 @@ impl Producer {
         for (key, value) in more {
             config.set(*key, *value);
         }
-        let (watch, fares) = (Watch::default(), Arc::new(Fares::new()));
-        let client = make(&config, &watch, &fares)
-            .map_err(|error| KafkaError::from_client(&settings.brokers, &error, &watch))?;
-        let (client, brokers) = (RwLock::new((Arc::new(client), Instant::now())), settings.brokers.clone());
-        Ok(Self { client, config, watch, brokers, fares, waited: AtomicU64::new(0) })
+        let context = Context::default();
+        let client = make(&config, &context)
+            .map_err(|error| KafkaError::from_client(&settings.brokers, &error, &context.watch))?;
+        let client = RwLock::new((client, Instant::now()));
+        Ok(Self { client, config, context, waited: AtomicU64::new(0) })
     }
 
-    fn client(&self) -> Arc<Client> {
-        self.client.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    fn client(&self) -> RwLockReadGuard<'_, (Client, Instant)> {
+        self.client.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets another client take the place of the present one: the cluster is not what it was, or the client cannot go
@@ -190,8 +223,8 @@ impl Producer {
     pub(crate) fn renew(&self) {
         let mut client = self.client.write().unwrap_or_else(PoisonError::into_inner);
         // The settings made a client before; were it not so, the present one has to do.
-        if let Ok(made) = make(&self.config, &self.watch, &self.fares) {
-            let before = std::mem::replace(&mut *client, (Arc::new(made), Instant::now()));
+        if let Ok(made) = make(&self.config, &self.context) {
+            let before = std::mem::replace(&mut *client, (made, Instant::now()));
             // Its end may take a while.
             std::thread::spawn(move || drop(before));
         }
@@ -199,7 +232,7 @@ impl Producer {
 
     /// Makes another client if the present one has given up for good, but not one after the other.
     fn recover(&self) {
-        let made = self.client.read().unwrap_or_else(PoisonError::into_inner).1;
+        let made = self.client().1;
         if made.elapsed() > RECOVER {
             self.renew();
         }
@@ -207,43 +240,51 @@ impl Producer {
 
     /// Puts a message in line. Waits while the line is full: nothing is dropped.
     pub async fn send(&self, record: Record<'_>) -> Result<Sent, KafkaError> {
-        loop {
-            match self.try_send(record)? {
-                Some(sent) => return Ok(sent),
-                None => {
-                    self.waited.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(FULL_WAIT).await;
-                }
-            }
+        let (ticket, delivered) = self.context.tickets.take();
+        let put = self.put_patiently(record, ticket).await;
+        if put.is_err() {
+            self.context.tickets.waiting().remove(&ticket);
         }
+        put.map(|()| Sent(delivered))
     }
 
-    /// Puts a message in line; gives nothing back if the line is full.
-    pub fn try_send(&self, record: Record<'_>) -> Result<Option<Sent>, KafkaError> {
+    /// The same for a message of which nobody wants to know whether it was written.
+    pub async fn post(&self, record: Record<'_>) -> Result<(), KafkaError> {
+        self.put_patiently(record, NOBODY).await
+    }
+
+    async fn put_patiently(&self, record: Record<'_>, ticket: usize) -> Result<(), KafkaError> {
+        while !self.put(record, ticket)? {
+            self.waited.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(FULL_WAIT).await;
+        }
+        Ok(())
+    }
+
+    /// Puts a message in line; false if the line is full.
+    fn put(&self, record: Record<'_>, ticket: usize) -> Result<bool, KafkaError> {
         let Record { topic, partition, key, headers, payload } = record;
         if payload.len() > MAX_MESSAGE_BYTES + MESSAGE_SLACK / 2 {
             return Err(KafkaError::too_large(topic, payload.len()));
         }
-        let (sender, delivered) = oneshot::channel();
-        let mut base = BaseRecord::with_opaque_to(topic, Box::new(sender)).key(key).payload(payload);
+        let mut base = BaseRecord::with_opaque_to(topic, ticket).key(key).payload(payload);
         base.partition = partition;
         if !headers.is_empty() {
             let start = OwnedHeaders::new_with_capacity(headers.len());
             let all = headers.iter().fold(start, |all, &(key, value)| all.insert(Header { key, value: Some(value) }));
             base.headers = Some(all);
         }
-        self.fares.sent();
-        let sent = self.client().send(base);
-        if sent.is_err() {
-            self.fares.withdrawn();
-        }
-        match sent {
-            Ok(()) => Ok(Some(Sent { topic: Arc::from(topic), bytes: payload.len(), delivered })),
+        let put = self.client().0.send(base);
+        match put {
+            Ok(()) => {
+                self.context.fares.sent.add();
+                Ok(true)
+            }
             Err((error, _)) => match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::QueueFull) => Ok(None),
+                Some(RDKafkaErrorCode::QueueFull) => Ok(false),
                 Some(RDKafkaErrorCode::Fatal) => {
                     self.recover();
-                    Ok(None)
+                    Ok(false)
                 }
                 Some(code) => Err(KafkaError::from_delivery(topic, payload.len(), code)),
                 None => Err(KafkaError::Send { topic: topic.to_owned(), why: error.to_string() }),
@@ -253,7 +294,7 @@ impl Producer {
 
     /// How many messages were given up.
     pub fn failed(&self) -> u64 {
-        self.fares.failed.load(Ordering::Relaxed)
+        self.context.fares.failed.get()
     }
 
     /// How often a message had to wait for room.
@@ -263,17 +304,17 @@ impl Producer {
 
     /// How many messages are on their way.
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.fares.out.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+        usize::try_from(self.context.fares.out()).unwrap_or(usize::MAX)
     }
 
     /// True if messages are on their way and none has arrived for so long.
     pub(super) fn is_stuck(&self, since: Duration) -> bool {
-        self.fares.is_stuck(since)
+        self.context.fares.is_stuck(since)
     }
 
     /// What stands in the way of sending, if it is known.
     pub fn problem(&self) -> Option<KafkaError> {
-        self.watch.cause()
+        self.context.watch.cause()
     }
 
     /// Waits until everything is written, for so long at most; says how many messages were not.
@@ -283,18 +324,5 @@ impl Producer {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.in_flight()
-    }
-
-    /// How many partitions a topic has; none if there is no such topic.
-    pub fn partitions(&self, topic: &str, at_most: Duration) -> Result<Option<i32>, KafkaError> {
-        let metadata = self
-            .client()
-            .client()
-            .fetch_metadata(Some(topic), at_most)
-            .map_err(|error| KafkaError::from_client(&self.brokers, &error, &self.watch))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        Ok(found
-            .map(|topic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
-            .filter(|partitions| *partitions > 0))
     }
 }

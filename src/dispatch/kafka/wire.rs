@@ -42,5 +42,5 @@ pub fn encode(envelope: &v1::Envelope) -> Result<Vec<u8>, EnvelopeError> {
 /// If it cannot be read, or breaks the rules of its type.
 pub fn decode(record: &Received) -> Result<v1::Envelope, EnvelopeError> {
     let form = record.content_type.as_deref().map_or(Ok(Form::Protobuf), Form::of_content_type)?;
-    proto::decode(&record.payload, form)
+    proto::decode(record.payload(), form)
 }

@@ -88,8 +88,8 @@ impl Client {
             ("worker", &self.name),
         ];
         headers.extend(record.content_type.as_deref().map(|form| (CONTENT_TYPE, form)));
-        let key = String::from_utf8_lossy(&record.key);
-        let letter = Record { topic: &topic, partition: None, key: &key, headers: &headers, payload: &record.payload };
+        let key = String::from_utf8_lossy(record.key());
+        let letter = Record { topic: &topic, partition: None, key: &key, headers: &headers, payload: record.payload() };
         let written = self.producer.send(letter).await?;
         let report = error_report(&self.name, code, reason, &source);
         let said = self.send(Topic::Error, &self.name, &report).await?;
