@@ -276,7 +276,9 @@ fn schedulers_divide_the_partitions_and_take_over_from_the_dead() {
     let own = b.new_run_id().unwrap();
     write(&second, accept(&own, "p", &["event 1"])).unwrap();
     let home = b.partition_of(&own);
-    assert_eq!(b.unfinished_runs(home).unwrap(), std::slice::from_ref(&own));
+    // The first run may be of the same partition.
+    let there: Vec<RunId> = [&run, &own].into_iter().filter(|run| b.partition_of(run) == home).cloned().collect();
+    assert_eq!(b.unfinished_runs(home).unwrap(), there);
     assert!(matches!(first.claim(&own).unwrap(), Claim::Held { .. }));
     fenced(write(&first, event(&own, 2)));
 
@@ -294,7 +296,7 @@ fn schedulers_divide_the_partitions_and_take_over_from_the_dead() {
     assert!(began.elapsed() > Duration::from_secs(5));
     assert!(!b.is_sure(home), "its own clock tells it that the lease may have run out");
     assert!(gained[&home] > taken.held[&home]);
-    assert_eq!(a.unfinished_runs(home).unwrap(), std::slice::from_ref(&own));
+    assert_eq!(a.unfinished_runs(home).unwrap(), there);
     assert_eq!(first.claim(&own).unwrap(), Claim::Taken);
     write(&first, event(&own, 2)).unwrap();
     cut.store(false, Ordering::SeqCst);
