@@ -1,6 +1,5 @@
 //! Clocks that are set forward and back while schedulers and workers run.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -8,7 +7,7 @@ use serde_json::Value;
 use crate::cluster::Cluster;
 use crate::postgres;
 use crate::schedulers::until_said;
-use crate::support::root;
+use crate::support::preloaded;
 
 /// One step that lasts, one whose second attempt comes with a timer, and one with a time limit.
 const TIMED: &str = "apiVersion: tol/v1
@@ -28,24 +27,11 @@ steps:
   - { id: last, timeout: 2h, depends: [work, again], run: 'echo \"$TOL_RUN_ID $TOL_STEP\" >> witness' }
 ";
 
-/// The library that shifts the clock of a process.
-fn library(folder: &std::path::Path) -> String {
-    let library = folder.join("shift_clock.so");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(root().join("tests/it/shift_clock.c"))
-        .arg("-ldl")
-        .status();
-    assert!(compiled.is_ok_and(|status| status.success()), "cc cannot build tests/it/shift_clock.c");
-    library.to_str().expect("a plain path").to_owned()
-}
-
 #[test]
 fn clocks_that_jump_cost_no_run_and_no_lease() {
     let Some(database) = postgres::database() else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    let library = library(folder.path());
+    let library = preloaded("shift_clock.c", folder.path());
     let mut cluster = Cluster::new(&database.url, &[("timed.yaml", TIMED)]);
     let clock = |name: &str| folder.path().join(name).to_str().expect("a plain path").to_owned();
     let set = |name: &str, seconds: i64| std::fs::write(clock(name), seconds.to_string()).expect("a file");

@@ -144,3 +144,17 @@ impl Ran {
 pub fn check_none(findings: &[String], rule: &str) {
     assert!(findings.is_empty(), "{rule}\n  {}", findings.join("\n  "));
 }
+
+/// Builds a library of this folder that stands before libc: the value of `LD_PRELOAD`.
+pub fn preloaded(source: &str, folder: &Path) -> String {
+    let library = folder.join("before_libc.so");
+    // The C compiler is there: the build of SQLite needs it.
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(root().join("tests/it").join(source))
+        .arg("-ldl")
+        .status();
+    assert!(compiled.is_ok_and(|status| status.success()), "cc cannot build tests/it/{source}");
+    library.to_str().expect("a plain path").to_owned()
+}

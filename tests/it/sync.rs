@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::{Project, root};
+use crate::support::{Project, preloaded};
 
 const PIPELINE: &str = "apiVersion: tol/v1\nname: syncs\nsteps:\n  - { id: a, run: echo a >> witness }\n  - { id: b, depends: [a], run: echo b >> witness }\n  - { id: c, depends: [b], run: echo c >> witness }\n";
 
@@ -20,19 +20,10 @@ fn tol(project: &Project, library: &str, failing: u32, arguments: &[&str]) -> Ou
 #[test]
 fn a_failing_sync_stops_the_run_and_loses_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let library = folder.path().join("fail_sync.so");
-    // The C compiler is there: the build of SQLite needs it.
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(root().join("tests/it/fail_sync.c"))
-        .arg("-ldl")
-        .status();
-    assert!(compiled.is_ok_and(|status| status.success()), "cc cannot build tests/it/fail_sync.c");
-    let library = library.to_str().expect("a plain path");
+    let library = preloaded("fail_sync.c", folder.path());
     for (failures, failing) in (1..40).enumerate() {
         let project = Project::new(&[("main.yaml", PIPELINE)]);
-        let output = tol(&project, library, failing, &["run", "main.yaml", "--format", "plain"]);
+        let output = tol(&project, &library, failing, &["run", "main.yaml", "--format", "plain"]);
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!words.contains("panicked"), "sync {failing}: {words}");
         if output.status.success() {
@@ -42,11 +33,11 @@ fn a_failing_sync_stops_the_run_and_loses_nothing() {
         assert_eq!(output.status.code(), Some(1), "sync {failing}: {words}");
         assert!(words.contains(".tol"), "sync {failing} does not name a file: {words}");
         // With a sound disk the run is taken up, if it was accepted; what had succeeded is not done again.
-        let list = tol(&project, library, 0, &["runs", "list", "--format", "json"]);
+        let list = tol(&project, &library, 0, &["runs", "list", "--format", "json"]);
         let runs: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap_or_default();
         let Some(run) = runs.pointer("/0/run_id").and_then(serde_json::Value::as_str) else { continue };
         let before = std::fs::read_to_string(project.path().join("witness")).unwrap_or_default();
-        let resumed = tol(&project, library, 0, &["resume", run, "--format", "json"]);
+        let resumed = tol(&project, &library, 0, &["resume", run, "--format", "json"]);
         let said = String::from_utf8_lossy(&resumed.stderr).into_owned();
         assert_eq!(resumed.status.code(), Some(0), "sync {failing}: {said}");
         let after = std::fs::read_to_string(project.path().join("witness")).unwrap_or_default();
